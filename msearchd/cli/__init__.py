@@ -1,0 +1,1 @@
+"""Command lines: msearchd (daemon) and msearch (client)."""

@@ -1,0 +1,69 @@
+"""Questions and hits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from msearchd.domain.asset import AssetId
+from msearchd.domain.media import Modality, SegmentKind
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a hit must satisfy. Empty means everything."""
+
+    #: Absolute folders; a hit lies in one of them.
+    folders: tuple[bytes, ...] = ()
+    #: Type labels ("pdf"), extensions (".pdf"), modalities ("image") or MIME types ("image/*"); a hit matches one.
+    types: tuple[str, ...] = ()
+    modified_after_ms: int | None = None
+    modified_before_ms: int | None = None
+    min_size_bytes: int | None = None
+    max_size_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchQuery:
+    """A question in words. `limit` counts files."""
+
+    text: str
+    limit: int = 10
+    filters: Filters = field(default_factory=Filters)
+
+
+@dataclass(frozen=True, slots=True)
+class ListRank:
+    """Where one ranked list put the hit: rank from 1, the list's own score."""
+
+    list: str  # "words" | "names" | a space name
+    rank: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A ranked segment of a file, with the reason for its rank."""
+
+    asset: AssetId
+    path: bytes
+    modality: Modality
+    mime: str
+    type_label: str
+    size: int
+    modified_ms: int
+    score: float
+    ranks: tuple[ListRank, ...]
+    kind: SegmentKind | None  # None: the name itself
+    seq: int | None
+    page: int | None = None
+    char_start: int | None = None
+    char_end: int | None = None
+    t0_ms: int | None = None
+    t1_ms: int | None = None
+    snippet: str = ""
+    #: (start, end) character offsets in `snippet` of the words that matched.
+    highlights: tuple[tuple[int, int], ...] = ()
+    #: False where the file's root is offline: the hit is remembered, the file cannot be opened now.
+    online: bool = True
+    #: Other assets with the very same bytes.
+    same_content: tuple[bytes, ...] = ()

@@ -1,0 +1,1 @@
+"""SQL of the queue: numbered migrations and named queries."""

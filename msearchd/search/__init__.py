@@ -1,0 +1,1 @@
+"""Turns one question into hits."""

@@ -1,0 +1,1 @@
+"""SQL of the catalog: numbered migrations and named queries."""
