@@ -66,11 +66,16 @@ def main() -> None:
     # The parent decides when we stop: a Ctrl-C at the terminal goes to the daemon alone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     adopt_package()
+    sock = socket.socket(fileno=fd)
+    sock.setblocking(True)
+    run_module(module_name, sock)
+
+
+def run_module(module_name: str, sock: socket.socket) -> None:
+    """Take the hello from *sock*, apply its limits, run the module's `main`; an error before ready is told to the parent."""
     from msearchd import errors
     from msearchd.aio import wire
 
-    sock = socket.socket(fileno=fd)
-    sock.setblocking(True)
     try:
         hello, _ = wire.recv_frame(sock)
         apply_limits(hello["args"].get("limits", {}))

@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ class ChildSpec:
     limits: Limits = Limits()
     ready_deadline_s: float = 60.0
     stop_grace_s: float = 5.0
+    pass_fds: tuple[int, ...] = ()  # further descriptors that the child inherits under the same numbers
 
 
 class Child:
@@ -78,7 +79,7 @@ class Child:
             process = await asyncio.create_subprocess_exec(
                 spec.python, "-I", str(_BOOT), spec.module, str(theirs.fileno()), str(os.getpid()),
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-                pass_fds=(theirs.fileno(),), process_group=0, env={**_inherited_env(), **spec.env},
+                pass_fds=(theirs.fileno(), *spec.pass_fds), process_group=0, env={**_inherited_env(), **spec.env},
             )
         except OSError as error:
             ours.close()
@@ -86,6 +87,11 @@ class Child:
             raise errors.Misconfigured(message, key=f"python:{spec.python}", hint="check the interpreter's path") from error
         finally:
             theirs.close()
+        return await cls.attach(spec, process, ours)
+
+    @classmethod
+    async def attach(cls, spec: ChildSpec, process: asyncio.subprocess.Process, ours: socket.socket) -> Child:
+        """Take over a process that was just started, with our end of its wire; as `start` from there on."""
         child = cls(spec, process)
         try:
             hello = {"start": dict(spec.start), "limits": spec.limits.as_args()}
@@ -179,6 +185,10 @@ class Child:
             log.debug("child stderr", child=self.spec.name, pid=self.pid, text=chunk.decode(errors="replace").rstrip())
 
 
+#: Starts a child of a spec: Child.start, or something faster that ends in Child.attach (a fork server).
+Starter = Callable[[ChildSpec], Awaitable[Child]]
+
+
 class KeptChild:
     """Keeps one child for callers who do not care when it starts or restarts.
 
@@ -186,8 +196,9 @@ class KeptChild:
     (RetryLater says when). A child that stayed up for `healthy_after_s` has its crashes forgiven.
     """
 
-    def __init__(self, spec: ChildSpec, *, healthy_after_s: float = 60.0) -> None:
+    def __init__(self, spec: ChildSpec, *, healthy_after_s: float = 60.0, start: Starter = Child.start) -> None:
         self.spec = spec
+        self._start_child = start
         self._healthy_after_s = healthy_after_s
         self._child: Child | None = None
         self._starting = asyncio.Lock()
@@ -263,7 +274,7 @@ class KeptChild:
             message = f"{self.spec.name} restarts in {self._may_start_at - now:.1f} s after {self._crashes} crashes"
             raise errors.RetryLater(message, after_s=self._may_start_at - now)
         try:
-            self._child = await Child.start(self.spec)
+            self._child = await self._start_child(self.spec)
         except (LinkLost, DeadlineExpired) as error:
             self._note_crash(now, str(error))
             raise

@@ -66,8 +66,12 @@ class Turn:
 class Server:
     """The loop of a child process; owns the socket. Handlers run on the thread that calls `run`."""
 
-    def __init__(self, sock: socket.socket, handlers: Mapping[str, Handler]) -> None:
+    def __init__(
+        self, sock: socket.socket, handlers: Mapping[str, Handler], *, on_arrival: Callable[[Request], None] | None = None
+    ) -> None:
         self._sock = sock
+        # Called on the reader thread, so that work may be prepared while an earlier request computes; must return at once.
+        self._on_arrival = on_arrival
         self._handlers = handlers
         self._waiting: list[tuple[int, int, Request]] = []  # heap by (lane, arrival)
         self._arrivals = 0
@@ -118,6 +122,8 @@ class Server:
                 elif request.op == "stop":
                     break
                 else:
+                    if self._on_arrival is not None:
+                        self._on_arrival(request)
                     with self._state:
                         self._arrivals += 1
                         heapq.heappush(self._waiting, (request.lane, self._arrivals, request))
