@@ -1,0 +1,130 @@
+"""Claims jobs lane by lane and runs them, a bounded number at a time.
+
+In: lanes (which steps, how many at once, how many together) and the queue. Out: calls of each lane's run function.
+Back-pressure is that nothing is claimed. Never decides what becomes of a job: the run functions record that themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from msearchd.domain.job import Job, Step
+from msearchd.jobs.queue import JobQueue
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """A bounded place where one kind of work runs."""
+
+    name: str
+    steps: tuple[tuple[Step, str | None], ...]
+    run: Callable[[Sequence[Job]], Awaitable[None]]
+    concurrency: int  # calls of `run` at once
+    group: int = 1  # jobs in one call
+    #: Jobs claimed in one transaction and held ready: keeps the lane busy across commits, and bounds what an urgent
+    #: job waits for.
+    claim_ahead: int = 8
+
+
+@dataclass(slots=True)
+class _LaneState:
+    lane: Lane
+    claimed: deque[Job] = field(default_factory=deque)
+    running: dict[asyncio.Task[None], Sequence[Job]] = field(default_factory=dict)
+
+
+class Dispatcher:
+    """Owns the claiming tasks of all lanes and every job that is claimed and not yet ended."""
+
+    def __init__(self, queue: JobQueue, lanes: Sequence[Lane]) -> None:
+        self._queue = queue
+        self._states = [_LaneState(lane) for lane in lanes]
+        self._is_draining = asyncio.Event()
+
+    @property
+    def jobs_in_hand(self) -> dict[str, int]:
+        """Claimed jobs per lane."""
+        return {
+            state.lane.name: len(state.claimed) + sum(len(jobs) for jobs in state.running.values())
+            for state in self._states
+        }
+
+    async def run(self) -> None:
+        """Serve all lanes until drained or cancelled. Raises what a run function raises: that is a bug."""
+        async with asyncio.TaskGroup() as group:
+            for state in self._states:
+                group.create_task(self._serve(state), name=f"lane:{state.lane.name}")
+
+    async def drain(self, *, deadline_s: float) -> None:
+        """Claim nothing more, wait for what runs, give back the rest when the time is over."""
+        self._is_draining.set()
+        self._queue.notify()
+        running = [task for state in self._states for task in state.running]
+        if running:
+            await asyncio.wait(running, timeout=deadline_s)
+        for state in self._states:
+            for task in state.running:
+                task.cancel()
+        # A group that was cut off stays `running` in the table: the next start takes it up.
+        await asyncio.gather(*running, return_exceptions=True)
+        for state in self._states:
+            while state.claimed:
+                await self._queue.release(state.claimed.popleft())
+
+    async def _serve(self, state: _LaneState) -> None:
+        try:
+            while not self._is_draining.is_set():
+                seen = self._queue.changes_seen()
+                await self._claim_more(state)
+                self._start_runs(state)
+                await self._wait_for_work_or_room(state, seen)
+            # Jobs that run are drain's to wait for.
+        except asyncio.CancelledError:
+            for task in state.running:
+                task.cancel()
+            raise
+
+    async def _claim_more(self, state: _LaneState) -> None:
+        lane = state.lane
+        free = lane.concurrency - len(state.running)
+        want = max(lane.claim_ahead, free * lane.group) - len(state.claimed)
+        if free > 0 and len(state.claimed) < free * lane.group and want > 0:
+            state.claimed.extend(await self._queue.claim(steps=lane.steps, limit=want, owner=lane.name))
+
+    def _start_runs(self, state: _LaneState) -> None:
+        lane = state.lane
+        while state.claimed and len(state.running) < lane.concurrency:
+            jobs = [state.claimed.popleft() for _ in range(min(lane.group, len(state.claimed)))]
+            task = asyncio.create_task(_run_all(lane, jobs), name=f"{lane.name}:{jobs[0].id}")
+            state.running[task] = jobs
+
+    async def _wait_for_work_or_room(self, state: _LaneState, seen: int) -> None:
+        """Return when a run has ended or, with room left, when something may be claimable."""
+        waiting: set[asyncio.Task[None]] = set(state.running)
+        change: asyncio.Task[None] | None = None
+        if len(state.running) < state.lane.concurrency and not state.claimed:
+            change = asyncio.create_task(self._queue.wait_change(seen), name=f"{state.lane.name}:waiting")
+            waiting.add(change)
+        try:
+            ended, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if change is not None and not change.done():
+                change.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await change
+        for task in ended:
+            if state.running.pop(task, None) is not None:
+                task.result()  # a bug in a run function ends the lane, and with it the service
+
+
+async def _run_all(lane: Lane, jobs: Sequence[Job]) -> None:
+    await lane.run(jobs)
+

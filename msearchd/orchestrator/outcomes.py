@@ -1,0 +1,104 @@
+"""How an attempt at a job is recorded: the job's move and the asset's state, in one transaction.
+
+In: a job and what came of it. Out: rows. The only place that turns errors into job moves.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import structlog
+
+from msearchd import errors
+from msearchd.aio.sqlite import Database
+from msearchd.domain.asset import AssetId, AssetState
+from msearchd.domain.job import Job, JobState, Outcome, Owed
+from msearchd.jobs.queue import JobQueue
+from msearchd.store.catalog import Catalog
+
+log = structlog.get_logger(__name__)
+
+#: What an asset is while jobs in these states are open; the first that applies.
+_STATE_BY_OPEN_JOB: Final = (
+    ((JobState.READY, JobState.RUNNING, JobState.DELAYED), AssetState.PENDING),
+    ((JobState.FAILED,), AssetState.FAILED),
+    ((JobState.BLOCKED,), AssetState.BLOCKED),
+)
+
+
+def state_from_jobs(open_jobs: dict[JobState, int]) -> AssetState | None:
+    """The state that open jobs give their asset; None if nothing is open (then its content decides)."""
+    for job_states, asset_state in _STATE_BY_OPEN_JOB:
+        if any(open_jobs.get(state, 0) for state in job_states):
+            return asset_state
+    return None
+
+
+class Outcomes:
+    """Records what came of jobs. Shared by all lanes; owns no state."""
+
+    def __init__(self, database: Database, catalog: Catalog, queue: JobQueue) -> None:
+        self._database = database
+        self._catalog = catalog
+        self._queue = queue
+
+    async def done(self, job: Job, write: Callable[[sqlite3.Connection], Iterable[Owed] | None] = lambda _: None, *,
+                   skipped: str = "") -> Outcome:
+        """Commit *write* and the end of *job* together; *write* may return steps that are owed from now on.
+
+        *skipped* is the reason for which the file's bytes are left alone, if they are.
+        """
+
+        def finish(c: sqlite3.Connection) -> Outcome:
+            return self.done_in(c, job, write(c) or (), skipped=skipped)
+
+        outcome = await self._database.write(finish)
+        self._queue.notify()
+        return outcome
+
+    def done_in(self, c: sqlite3.Connection, job: Job, owed: Iterable[Owed] = (), *, skipped: str = "") -> Outcome:
+        """As `done`, inside a transaction of the caller, who calls `queue.notify()` after it."""
+        self._queue.enqueue_in(c, owed)
+        outcome = self._queue.complete_in(c, job)
+        self._settle_state_in(c, job.asset, skipped=skipped)
+        return outcome
+
+    async def not_done(self, job: Job, error: errors.MsearchError) -> None:
+        """Delay, block or fail *job* as *error* says; other steps of the asset go on."""
+        reason = error.sentence()
+
+        def move(c: sqlite3.Connection) -> None:
+            match error:
+                case errors.Misconfigured():
+                    self._queue.block_in(c, job, cause=error.key or "configuration", reason=reason)
+                case errors.RetryLater():
+                    self._queue.retry_in(c, job, reason, after_s=error.after_s)
+                case _:
+                    self._queue.fail_in(c, job, reason)
+            self._settle_state_in(c, job.asset, reason=reason)
+
+        await self._database.write(move)
+        self._queue.notify()
+
+    async def blocked(self, job: Job, *, cause: str, reason: str) -> None:
+        """Block *job* until *cause* is gone."""
+
+        def move(c: sqlite3.Connection) -> None:
+            self._queue.block_in(c, job, cause=cause, reason=reason)
+            self._settle_state_in(c, job.asset, reason=reason)
+
+        await self._database.write(move)
+
+    def _settle_state_in(self, c: sqlite3.Connection, asset: AssetId, *, skipped: str = "", reason: str = "") -> None:
+        state = state_from_jobs(self._queue.open_states_in(c, asset))
+        if state is AssetState.PENDING:
+            self._catalog.set_state_in(c, asset, state)
+        elif state is not None:
+            # The reason of an earlier failure stands if this step went well.
+            self._catalog.set_state_in(c, asset, state, reason or self._queue.open_reason_in(c, asset))
+        elif skipped:
+            self._catalog.set_state_in(c, asset, AssetState.SKIPPED, skipped)
+        else:
+            self._catalog.set_state_in(c, asset, AssetState.INDEXED)

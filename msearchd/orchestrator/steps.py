@@ -1,0 +1,151 @@
+"""One step of one asset, top to bottom: read, then commit everything that came of it in one transaction.
+
+In: a claimed job. Out: rows, and the steps owed next. Raises MsearchError; the runner decides what becomes of it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Collection
+from typing import Final
+
+from msearchd import errors
+from msearchd.domain.asset import RootState
+from msearchd.domain.job import Job, Owed, Step
+from msearchd.domain.media import Extraction, Identified, SegmentKind
+from msearchd.domain.space import ModelKey, SpaceName
+from msearchd.media.client import ChangedWhileReading, Extractors
+from msearchd.media.registry import steps_for
+from msearchd.orchestrator import plan
+from msearchd.orchestrator.intake import root_cause
+from msearchd.orchestrator.keyed_locks import KeyedLocks
+from msearchd.orchestrator.outcomes import Outcomes
+from msearchd.settings import ExtractSettings
+from msearchd.store.catalog import AssetRow, Catalog, ContentRow
+from msearchd.store.vector_store import VectorStore
+
+#: Tells the watcher to look at a folder again: (root, path relative to it).
+AskForScan = Callable[[int, bytes], None]
+
+
+class Steps:
+    """identify, extract, ocr and relocate. Owns nothing but the locks that keep equal bytes from being read twice."""
+
+    def __init__(self, *, catalog: Catalog, outcomes: Outcomes, extractors: Extractors, slow_extractors: Extractors,
+                 store: VectorStore, settings: ExtractSettings, text_models: Callable[[], Collection[ModelKey]],
+                 content_locks: KeyedLocks, ask_for_scan: AskForScan) -> None:
+        self._catalog = catalog
+        self._outcomes = outcomes
+        self._extractors = extractors
+        self._slow_extractors = slow_extractors  # a scanned book must not keep a saved note waiting
+        self._store = store
+        self._settings = settings
+        self._text_models = text_models
+        self._locks = content_locks
+        self._ask_for_scan = ask_for_scan
+
+    async def identify(self, job: Job) -> None:
+        """Stat, hash, type; small files are read in the same visit. Plans what is owed next."""
+        asset = await self._asset(job)
+        if asset is None:
+            await self._outcomes.done(job)
+            return
+        with _vanishing(asset, self._ask_for_scan):
+            identified, extraction = await self._extractors.identify_extract(asset.path)
+
+        def commit(c: sqlite3.Connection) -> list[Owed]:
+            content = self._catalog.identified_in(c, job.asset, identified)
+            if extraction is not None and not content.is_extracted:
+                self._catalog.extracted_in(c, content.id, extraction)
+                content = self._catalog.content_in(c, content.id)
+            owed = self._next_in(c, job, content, identified)
+            if content.live_spaces:
+                # Known bytes at a new place: its points must learn this folder too.
+                owed.append(Owed(job.asset, Step.RELOCATE, priority=job.priority))
+            return owed
+
+        await self._outcomes.done(job, commit, skipped=skip_reason(identified, self._settings))
+
+    async def extract(self, job: Job) -> None:
+        """Text and metadata of a document."""
+        await self._read_content(job, self._extract_text)
+
+    async def ocr(self, job: Job) -> None:
+        """Text in pixels."""
+        try:
+            await self._read_content(job, self._read_pixels)
+        except (errors.BadAsset, errors.Misconfigured):
+            # What the file has besides pixels is searchable all the same.
+            await self._embed_without_ocr(job)
+            raise
+
+    async def relocate(self, job: Job) -> None:
+        """Tell the points of the asset's content which folders hold it now."""
+        content = await self._catalog.content_of(job.asset)
+        if content is not None:
+            async with self._locks.hold(content.content_hash):
+                dirs = await self._catalog.dirs_of(content.id)
+                for space in content.live_spaces:
+                    await self._store.set_dirs(space, content.uuid, dirs)
+        await self._outcomes.done(job)
+
+    # -- parts ----------------------------------------------------------------------------------------------------------
+
+    async def _extract_text(self, asset: AssetRow, content: ContentRow, identified: Identified) -> Extraction | None:
+        if content.is_extracted:
+            return None
+        return await self._extractors.extract(asset.path, identified)
+
+    async def _read_pixels(self, asset: AssetRow, content: ContentRow, identified: Identified) -> Extraction | None:
+        if not content.needs_ocr:
+            return None
+        return await self._slow_extractors.ocr(asset.path, identified, content.ocr_pages)
+
+    async def _read_content(self, job: Job, read: Callable[..., object]) -> None:
+        asset = await self._asset(job)
+        content = await self._catalog.content_of(job.asset)
+        if asset is None or content is None:
+            await self._outcomes.done(job)
+            return
+        identified = asset.identified(content)
+        async with self._locks.hold(content.content_hash):
+            content = await self._catalog.content(content.id) or content
+            try:
+                with _vanishing(asset, self._ask_for_scan):
+                    extraction: Extraction | None = await read(asset, content, identified)  # type: ignore[misc]
+            except ChangedWhileReading:
+                # Other bytes than those identified: begin again with them.
+                again = Owed(job.asset, Step.IDENTIFY, priority=job.priority)
+                await self._outcomes.done(job, lambda _: [again])
+                return
+
+            def commit(c: sqlite3.Connection) -> list[Owed]:
+                if extraction is not None:
+                    self._catalog.extracted_in(c, content.id, extraction,
+                                               part=SegmentKind.OCR if job.step is Step.OCR else None)
+                return self._next_in(c, job, self._catalog.content_in(c, content.id), identified)
+
+            await self._outcomes.done(job, commit)
+
+    async def _embed_without_ocr(self, job: Job) -> None:
+        content = await self._catalog.content_of(job.asset)
+        if content is None:
+            return
+        owed = [Owed(job.asset, step, target, job.priority)
+                for step, target in plan.after_ocr(progress(content, ()), text_models=self._text_models())]
+        await self._outcomes.also(owed)
+
+    def _next_in(self, c: sqlite3.Connection, job: Job, content: ContentRow, identified: Identified) -> list[Owed]:
+        steps = plan.steps_owed(progress(content, steps_for(identified, self._settings)),
+                                text_models=self._text_models())
+        return [Owed(job.asset, step, target, job.priority) for step, target in steps]
+
+    async def _asset(self, job: Job) -> AssetRow | None:
+        """The asset if its file should still be there. Raises Misconfigured-like blocking where its root is offline."""
+        asset = await self._catalog.asset(job.asset)
+        if asset is None or asset.is_gone:
+            return None
+        if asset.root_state is not RootState.ONLINE:
+            message = "its folder is offline"
+            raise errors.Misconfigured(message, key=root_cause(asset.root), hint="it goes on when the folder is back")
+        return asset
