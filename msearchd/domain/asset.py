@@ -45,6 +45,17 @@ class StatFingerprint:
         return (self.size, self.mtime_ns, self.inode) == (other.size, other.mtime_ns, other.inode)
 
 
+@dataclass(frozen=True, slots=True)
+class KnownDir:
+    """A directory as it was last compared with the disk; all zero if it never was."""
+
+    inode: int
+    mtime_ns: int
+    ctime_ns: int
+    signature: int
+    scanned_ms: int
+
+
 class RootState(enum.StrEnum):
     """Whether a root can be read now. An offline root keeps its hits; nothing of it is deleted."""
 
