@@ -1,0 +1,234 @@
+"""A Control with behaviour: folders that can be added, work that takes time and fails, pauses, a real event bus.
+
+It keeps its promises as msearchd.control.protocol states them; the API and the client are tested against it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import time
+
+from msearchd import errors
+from msearchd.control import EventBus, replies
+from msearchd.control.types import path_bytes, path_text
+
+
+class FakeControl:
+    """`files` are the known ones with their text. A name with "bad" in it fails; one with "slow" takes 0.2 s a step."""
+
+    def __init__(self, files=None, *, bus=None):
+        self.files = dict(files or {})
+        self.watched = {b"/docs"}
+        self.reasons = []
+        self.bus = bus or EventBus(first_id=1)
+        self.works = {}
+        self.failures = {}
+        self.resets = []
+        self.is_well = True
+        self.raises = {}  # method name -> exception to raise once asked
+        self.cancelled = []
+        self._ids = itertools.count(1)
+        self._tasks = set()
+        self._started = time.monotonic()
+
+    def _check(self, name):
+        if name in self.raises:
+            raise self.raises[name]
+
+    async def close(self):
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.bus.close()
+
+    def _folder(self, path):
+        inside = sum(1 for file in self.files if file.startswith(path + b"/"))
+        return replies.FolderReply(
+            path=path_text(path), state="online", watched_dirs=3, files=replies.FolderCounts(indexed=inside)
+        )
+
+    async def status(self):
+        self._check("status")
+        return replies.StatusReply(
+            version="0.1.0", pid=os.getpid(), uptime_s=time.monotonic() - self._started,
+            state="paused" if self.reasons else "ready", pauses=list(self.reasons), data_dir="/var/lib/fake",
+            folders=[self._folder(path) for path in sorted(self.watched)],
+            watch=replies.WatchReply(backend="inotify", health="ok"),
+            queue=replies.QueueReply(ready=3, running=1, failed=len(self.failures), by_step={"embed": 3}),
+            progress=replies.ProgressReply(files_per_s=2.5, passages_per_s=40.0, eta_s=61.0),
+            models=[replies.ModelReply(name="all-minilm-l6-v2", state="ready", engine="fake", device="cpu", dim=384)],
+            store=replies.StoreReply(backend="edge", is_ok=True, points=1234, disk_bytes=5_000_000),
+            blocked=[replies.BlockedReason(cause="model:big", reason="weights are missing: type this", jobs=2)],
+        )  # fmt: skip
+
+    async def health(self):
+        check = replies.HealthCheck(name="database", is_ok=self.is_well, reason="" if self.is_well else "read-only")
+        return replies.HealthReply(is_ok=self.is_well, checks=[check])
+
+    async def search(self, request):
+        self._check("search")
+        if "slow" in request.text:
+            await self._patiently(30, "search")
+        began = time.perf_counter()
+        words = request.text.lower().split()
+        hits = []
+        for path, text in self.files.items():
+            folders = [path_bytes(folder).rstrip(b"/") + b"/" for folder in request.folders]
+            if folders and not any(path.startswith(folder) for folder in folders):
+                continue
+            spots = [(text.lower().find(word), word) for word in words if word in text.lower()]
+            if spots:
+                hits.append(self._hit(path, text, spots, len(hits) + 1))
+        hits.sort(key=lambda hit: -hit.score)
+        return replies.SearchReply(
+            hits=hits[: request.limit], took_ms=(time.perf_counter() - began) * 1000,
+            lists=[replies.ListReply(list="words", candidates=len(hits), took_ms=0.1)],
+            missing=[] if self.is_well else ["the model is loading: hits by meaning are missing"],
+        )  # fmt: skip
+
+    @staticmethod
+    def _hit(path, text, spots, rank):
+        return replies.HitReply(
+            path=path_text(path), modality="text", mime="text/plain", type_label="txt", size_bytes=len(text),
+            modified_ms=1_700_000_000_000, score=float(len(spots)), ranks=[replies.HitRank(list="words", rank=rank, score=1.5)],
+            kind="body", char_start=0, char_end=len(text), snippet=text, highlights=[(at, at + len(word)) for at, word in spots],
+        )  # fmt: skip
+
+    async def _patiently(self, seconds, name):
+        try:
+            await asyncio.sleep(seconds)
+        except asyncio.CancelledError:
+            self.cancelled.append(name)
+            raise
+
+    async def sync(self, *, timeout_s):
+        self._check("sync")
+        return replies.SyncReply(
+            is_complete=not self.reasons, took_s=0.01, pending=0, blocked=2, failed=len(self.failures)
+        )
+
+    async def folders(self):
+        return replies.FoldersReply(folders=[self._folder(path) for path in sorted(self.watched)])
+
+    async def add_folder(self, path):
+        if b"missing" in path:
+            raise errors.NotFound(f"there is no folder {path_text(path)}", hint="create it first")
+        if path == b"/var/lib/fake":
+            raise errors.BadRequest("that folder holds the index itself", hint="choose another")
+        self.watched.add(path)
+        self.bus.publish("folder-added", {"path": path_text(path)})
+        return self._folder(path)
+
+    async def remove_folder(self, path):
+        if path not in self.watched:
+            raise errors.NotFound(f"{path_text(path)} is not watched", hint="`msearch list` shows what is")
+        self.watched.discard(path)
+        self.bus.publish("folder-removed", {"path": path_text(path)})
+
+    async def process(self, paths, *, wait_s):
+        for path in paths:
+            if b"missing" in path:
+                raise errors.NotFound(f"there is no {path_text(path)}", hint="check the path")
+        return await self._begin(paths, concurrency=1, wait_s=wait_s)
+
+    async def batch_process(self, paths, *, concurrency):
+        return await self._begin(paths, concurrency=concurrency, wait_s=0)
+
+    async def _begin(self, paths, *, concurrency, wait_s):
+        work_id = f"w{next(self._ids)}"
+        self.works[work_id] = dict.fromkeys(paths, "queued")
+        task = asyncio.create_task(self._work(work_id, asyncio.Semaphore(concurrency)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await self.process_status(work_id, wait_s=wait_s)
+
+    async def _work(self, work_id, gate):
+        async def one(path):
+            async with gate:
+                self.works[work_id][path] = "running"
+                await asyncio.sleep(0.2 if b"slow" in path else 0.001)
+                is_bad = b"bad" in path or b"missing" in path
+                self.works[work_id][path] = "failed" if is_bad else "done"
+                if is_bad:
+                    self.failures[path] = "no text in it"
+                self.bus.publish("job", {"path": path_text(path), "outcome": self.works[work_id][path]})
+
+        await asyncio.gather(*(one(path) for path in self.works[work_id]))
+
+    async def process_status(self, process_id, *, wait_s):
+        if process_id not in self.works:
+            raise errors.NotFound(f"no process request has the id {process_id}", hint="ids are forgotten at a restart")
+        deadline = time.monotonic() + wait_s
+        while (reply := self._progress(process_id)).is_finished is False and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        return reply
+
+    def _progress(self, work_id):
+        states = self.works[work_id]
+        failed = sum(state == "failed" for state in states.values())
+        ended = failed + sum(state == "done" for state in states.values())
+        if ended < len(states):
+            state = "running" if ended or "running" in states.values() else "queued"
+        else:
+            state = "failed" if failed == len(states) else "partly_failed" if failed else "done"
+        return replies.ProcessReply(
+            id=work_id, state=state, percent=100.0 * ended / len(states), total=len(states), done=ended - failed,
+            failed=failed, files_per_s=12.5, eta_s=0.5,
+            files=[
+                replies.FileProgress(path=path_text(path), state=one, percent=100.0 if one in {"done", "failed"} else 0.0,
+                                     error="no text in it" if one == "failed" else "", hint="open it by hand")
+                for path, one in states.items()
+            ],
+        )  # fmt: skip
+
+    async def explain(self, path):
+        text = path_text(path)
+        if path in self.files:
+            return replies.ExplainReply(
+                path=text, verdict="indexed", sentence="It is indexed.", root="/docs", root_state="online", modality="text",
+                type_label="txt", mime="text/plain", size_bytes=len(self.files[path]), modified_ms=1_700_000_000_000,
+                segments={"body": 1}, spaces=["all-minilm-l6-v2"],
+                history=[replies.JobReply(step="embed", state="done", attempts=1, at_ms=1_700_000_000_000)],
+            )  # fmt: skip
+        if not any(path.startswith(folder + b"/") for folder in self.watched):
+            return replies.ExplainReply(
+                path=text, verdict="outside", sentence="No watched folder holds it; type: msearch add DIR"
+            )
+        return replies.ExplainReply(path=text, verdict="excluded", sentence="A rule leaves it out.", root="/docs",
+                                    rule="*.tmp", rule_origin="built-in list, line 3")  # fmt: skip
+
+    async def failed(self, *, limit, cursor):
+        if cursor and not cursor.isdecimal():
+            raise errors.BadRequest("that is no cursor of ours", hint="use next_cursor of the page before")
+        start = int(cursor or 0)
+        items = [
+            replies.FailedItem(path=path_text(path), state="failed", step="extract", error=error, attempts=5,
+                               updated_ms=1_700_000_000_000)
+            for path, error in sorted(self.failures.items())
+        ]  # fmt: skip
+        more = str(start + limit) if start + limit < len(items) else None
+        return replies.FailedReply(items=items[start : start + limit], next_cursor=more)
+
+    async def retry(self, path):
+        if path is not None and path not in self.failures and path not in self.files:
+            raise errors.NotFound(f"{path_text(path)} is not known", hint="`msearch explain` says more")
+        chosen = [path] if path is not None else list(self.failures)
+        return replies.RetryReply(retried=sum(self.failures.pop(one, None) is not None for one in chosen))
+
+    async def pause(self, reason):
+        self.reasons = sorted({*self.reasons, reason})
+        return replies.PauseReply(pauses=self.reasons)
+
+    async def resume(self, reason):
+        self.reasons = [one for one in self.reasons if reason is not None and one != reason]
+        return replies.PauseReply(pauses=self.reasons)
+
+    async def reset(self, reset_type):
+        self._check("reset")
+        self.resets.append(reset_type)
+        return replies.ResetReply(reset_type=reset_type, sentence="The vectors are gone and are computed again.")
+
+    def events(self, since):
+        return self.bus.stream(since)
