@@ -1,0 +1,1 @@
+"""ffprobe: streams, duration, rotation and tags of audio and video (a later issue)."""
