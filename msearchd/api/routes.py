@@ -14,7 +14,6 @@ from msearchd.api.table import Answer, Call, Permission, Row
 from msearchd.control import replies, requests
 from msearchd.control.events import Event
 from msearchd.control.types import path_bytes
-from msearchd.errors import BadRequest
 
 BASE: Final = "/control/v1"
 #: Versions of the API that this program speaks; a client asks GET version.
@@ -38,8 +37,7 @@ async def _version(_call: Call) -> replies.VersionReply:
 
 
 async def _search(call: Call) -> replies.SearchReply:
-    request: requests.SearchRequest = call.body
-    return await call.control.search(_sensible(request))
+    return await call.control.search(call.body)
 
 
 async def _search_by_url(call: Call) -> replies.SearchReply:
@@ -48,13 +46,7 @@ async def _search_by_url(call: Call) -> replies.SearchReply:
         text=query.q, limit=query.limit, folders=query.folder, types=query.type,
         modified_after_ms=query.modified_after_ms, modified_before_ms=query.modified_before_ms,
     )  # fmt: skip
-    return await call.control.search(_sensible(request))
-
-
-def _sensible(request: requests.SearchRequest) -> requests.SearchRequest:
-    if not request.text.strip():
-        raise BadRequest("the question is empty", hint="give at least one word")
-    return request
+    return await call.control.search(request)
 
 
 async def _sync(call: Call) -> replies.SyncReply:
@@ -114,11 +106,7 @@ async def _resume(call: Call) -> replies.PauseReply:
 
 
 async def _reset(call: Call) -> replies.ResetReply:
-    request: requests.ResetRequest = call.body
-    if not request.confirm:
-        message = f"a reset of {request.reset_type} throws away what took long to compute"
-        raise BadRequest(message, hint='send "confirm": true to do it; your files are never touched')
-    return await call.control.reset(request.reset_type)
+    return await call.control.reset(call.body.reset_type)
 
 
 def _events(call: Call) -> AsyncIterator[Event]:

@@ -86,7 +86,7 @@ class Control(Protocol):
         ...
 
     async def failed(self, *, limit: int, cursor: str) -> FailedReply:
-        """Failed and blocked work, newest first. BadRequest for a cursor that we did not make."""
+        """Failed and blocked work, newest first; a cursor that leads nowhere (any more) gives an empty page."""
         ...
 
     async def retry(self, path: bytes | None) -> RetryReply:

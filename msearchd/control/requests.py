@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictBool
+from pydantic import BeforeValidator, Field
 
 from msearchd.control.types import INTEGRAL, Count, PathText, Request, TimeMs
 
 #: Guards against a request that would hold a socket for ever; a caller asks again.
 _LONGEST_WAIT_S = 600
 
-Question = Annotated[str, Field(min_length=1, max_length=10_000, description="Words, a sentence, or a file name.")]
+_QUESTION = "Words, a sentence, or a file name."
+Question = Annotated[str, Field(min_length=1, max_length=10_000, pattern=r"\S", description=_QUESTION)]
 Reason = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Paths = Annotated[list[PathText], Field(min_length=1, max_length=10_000)]
 _HITS = "A hit lies in one of these folders."
@@ -22,10 +23,18 @@ Wait = Annotated[float, Field(ge=0, le=_LONGEST_WAIT_S, description="Answer at t
 EventId = Annotated[
     int, Field(ge=0, le=2**63 - 1, description="Id of the last event seen; absent: from now on."), INTEGRAL
 ]
+#: What `next_cursor` may look like; any such text is accepted, though a page may be empty.
+Cursor = Annotated[str, Field(max_length=200, pattern=r"^([0-9]{1,18}(-[0-9]{1,18})*)?$")]
 
 
-class NoRequest(Request):
-    """Nothing to say."""
+def _confirmed(value: Any) -> Any:
+    if value is not True:
+        message = "must be true: what is thrown away takes long to compute again (your files are never touched)"
+        raise ValueError(message)
+    return value
+
+
+Confirmation = Annotated[Literal[True], BeforeValidator(_confirmed), Field(description="Must be true.")]
 
 
 class SearchRequest(Request):
@@ -88,7 +97,7 @@ class PageParams(Request):
     """A page of a list."""
 
     limit: Annotated[int, Field(ge=1, le=1000), INTEGRAL] = 100
-    cursor: Annotated[str, Field(max_length=200, description="`next_cursor` of the page before.")] = ""
+    cursor: Cursor = ""
 
 
 class RetryRequest(Request):
@@ -116,7 +125,7 @@ class ResetRequest(Request):
         Literal["all", "database", "index"],
         Field(description="index: the vectors. database: catalog, text, queue. all: both and the list of folders."),
     ]
-    confirm: Annotated[StrictBool, Field(description="Must be true.")] = False
+    confirm: Confirmation
 
 
 class EventParams(Request):
