@@ -1,0 +1,92 @@
+"""How names and texts become searchable keys: pure functions of strings.
+
+In: file names as bytes, texts, single words. Out: folded keys, FTS5 columns, trigrams. Never touches the database.
+
+DANGER: `index_columns` is what was handed to the contentless FTS5 table, and the same must be handed in again to delete a
+row. A change of its result needs a migration that rebuilds `segment_words`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+
+#: Scripts written without spaces between words (and Hangul, whose words carry their particles): indexed as overlapping
+#: pairs of characters, because unicode61 would take a whole run for one word.
+_UNSPACED: Final = (
+    "\u0e00-\u0eff"  # Thai, Lao
+    "\u1000-\u109f\u1780-\u17ff"  # Myanmar, Khmer
+    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"  # kana
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # Han
+    "\uac00-\ud7af"  # Hangul
+    "\uff66-\uff9f\U00020000-\U0003ffff"
+)
+_UNSPACED_RUN: Final = re.compile(f"[{_UNSPACED}]+")
+_CAMEL_WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{2,63}")
+_CAMEL_EDGE: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[A-Za-z]{2})(?=[0-9])")
+_LATIN_MARKS: Final = re.compile("[\u0300-\u036f]")
+_EXT: Final = re.compile(r"[^\s./]{1,16}")
+
+
+def fold(text: str) -> str:
+    """Compare key: compatibility forms unified, case folded, Latin accents dropped; NFC (macOS names are NFD)."""
+    if text.isascii():
+        return text.lower()
+    bare = _LATIN_MARKS.sub("", unicodedata.normalize("NFKD", text).casefold())
+    return unicodedata.normalize("NFC", bare)
+
+
+def name_key(name: bytes) -> str:
+    """Folded name; bytes that are not UTF-8 become U+FFFD, so the rest of the name is still found."""
+    return fold(name.decode("utf-8", "replace"))
+
+
+def extension(key: str) -> str:
+    """Extension of a folded name without its dot: "pdf"; "" for `.bashrc`, `README` and endings that are no extension."""
+    stem, dot, ext = key.rpartition(".")
+    return ext if dot and stem and _EXT.fullmatch(ext) else ""
+
+
+def trigrams(word: str) -> list[str]:
+    """Distinct runs of three characters of a folded word, in order; [] for a shorter one."""
+    return list(dict.fromkeys(word[i : i + 3] for i in range(len(word) - 2)))
+
+
+def has_unspaced(text: str) -> bool:
+    """True if *text* has characters of a script without spaces."""
+    return not text.isascii() and _UNSPACED_RUN.search(text) is not None
+
+
+def pair_unspaced(text: str) -> str:
+    """Replace each run of unspaced script by its overlapping pairs: "東京都" → " 東京 京都 ". A single one stays."""
+    if text.isascii():
+        return text
+    return _UNSPACED_RUN.sub(lambda run: f" {' '.join(_pairs(run[0]))} ", text)
+
+
+def _pairs(run: str) -> list[str]:
+    return [run[i : i + 2] for i in range(len(run) - 1)] or [run]
+
+
+def camel_parts(word: str) -> list[str]:
+    """Pieces of an identifier: "getUserName" → get User Name, "HTTPServer2" → HTTP Server 2; [] if it is all one piece."""
+    parts = [part for part in _CAMEL_EDGE.split(word) if part]
+    return parts if len(parts) > 1 else []
+
+
+def index_columns(text: str) -> tuple[str, str]:
+    """The columns (text, parts) of `segment_words`.
+
+    `parts` holds, once each: the pieces of camelCase words, and the last character of each unspaced run (so that a
+    question of one character, asked as a prefix, finds it). snake_case needs nothing: unicode61 takes `_` for a space.
+    """
+    parts: dict[str, None] = {}
+    for word in _CAMEL_WORD.findall(text):
+        if pieces := camel_parts(word):
+            parts[" ".join(pieces)] = None
+    if not text.isascii():
+        for run in _UNSPACED_RUN.findall(text):
+            if len(run) > 1:
+                parts[run[-1]] = None
+    return pair_unspaced(text), " ".join(parts)

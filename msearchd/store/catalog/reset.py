@@ -1,0 +1,39 @@
+"""Throwing the catalog away, in three depths. Never touches the user's files."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final, Literal
+
+ResetType = Literal["index", "database", "all"]
+
+#: In an order that foreign keys allow. Triggers keep the counters, so they end at zero by themselves.
+_INDEX: Final = (
+    "UPDATE asset SET content = NULL, state = 'pending', reason = ''",
+    "DELETE FROM content_space",
+    "DELETE FROM intent",
+    "DELETE FROM space",
+    "DELETE FROM content",
+    "DELETE FROM segment",
+    "INSERT INTO segment_words (segment_words) VALUES ('delete-all')",
+    "DELETE FROM ext_type",
+    "DELETE FROM type_count",
+)
+_TREE: Final = (
+    "DELETE FROM asset",
+    "DELETE FROM dir",
+    "DELETE FROM asset_count",
+)
+_ROOTS: Final = ("DELETE FROM root",)
+_REMOVED_ROOTS: Final = ("DELETE FROM root WHERE removed_ms IS NOT NULL",)
+_DEPTHS: Final[dict[ResetType, tuple[str, ...]]] = {
+    "index": _INDEX,
+    "database": _INDEX + _TREE + _REMOVED_ROOTS,
+    "all": _INDEX + _TREE + _ROOTS,
+}
+
+
+def reset(c: sqlite3.Connection, what: ResetType) -> None:
+    """Delete as said in `Catalog.reset_in`."""
+    for statement in _DEPTHS[what]:
+        c.execute(statement)
