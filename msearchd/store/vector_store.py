@@ -54,10 +54,11 @@ class ScoredPoint:
 
 @dataclass(frozen=True, slots=True)
 class SpaceHealth:
-    """Exact number of points, bytes on disk (blocks, not apparent size), segments not yet quantized."""
+    """Exact number of points, bytes on disk (blocks, not apparent size), points not yet quantized."""
 
     points: int
     disk_bytes: int = 0
+    unquantized: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,14 @@ class StoreHealth:
     resident_bytes: int = 0
     restarts: int = 0
     spaces: dict[SpaceName, SpaceHealth] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """The files of a space were found damaged and set aside; what the catalog calls live in it must be embedded again."""
+
+    space: SpaceName
+    reason: str
 
 
 class VectorStore(Protocol):

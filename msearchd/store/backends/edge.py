@@ -1,0 +1,196 @@
+"""The embedded engine: one Qdrant Edge shard a space, all owned by this process.
+
+    <folder>/.lock                   our own lock on the whole
+    <folder>/spaces/<space>/         see shard.py
+    <folder>/aside/<space>-<time>/   damaged files, the last of each space
+
+In: operations of backends/port.py. Never suspends. A shard is loaded at its first use.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+from uuid import UUID
+
+from msearchd import errors
+from msearchd.domain.space import Point, Space, SpaceName, Vectors
+from msearchd.store.backends import disk
+from msearchd.store.backends.port import Opened, StoreStart
+from msearchd.store.backends.shard import Damaged, Shard, known_points, was_loading
+from msearchd.store.vector_store import ScoredPoint, SpaceHealth, VectorSearch
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,120}\Z")
+
+
+def open_backend(start: StoreStart) -> EdgeBackend:
+    """Take the folder. Raises RetryLater (another process has it), Misconfigured."""
+    return EdgeBackend(start.folder, min_free_bytes=start.min_free_bytes, quantize_above=start.quantize_above)
+
+
+class EdgeBackend:
+    """All spaces under one folder."""
+
+    def __init__(self, folder: Path, *, min_free_bytes: int, quantize_above: int) -> None:
+        self._folder = folder
+        self._min_free_bytes = min_free_bytes
+        self._quantize_above = quantize_above
+        self._lock: IO[bytes] = disk.own_folder(folder)
+        self._shards: dict[SpaceName, Shard] = {}
+        self._spaces = folder / "spaces"
+        self._spaces.mkdir(exist_ok=True, mode=0o700)
+        for doomed in self._spaces.glob(".doomed-*"):  # a removal that was killed
+            disk.remove_tree(doomed)
+
+    async def open(self, space: SpaceName) -> Opened:
+        """Load *space*; damaged files are set aside, and then it is not there."""
+        if space in self._shards:
+            return Opened(is_there=True)
+        folder = self._folder_of(space)
+        if not (folder / "space.json").exists():  # absent, or a creation that was killed
+            return Opened(is_there=False)
+        disk.need_free(self._folder, disk.LOAD_FLOOR_BYTES, purpose=f"loading space {space}")
+        try:
+            self._shards[space] = Shard.load(folder, quantize_above=self._quantize_above)
+        except Damaged as damage:
+            place = self._set_aside(space, str(damage))
+            return Opened(is_there=False, damage=f"{damage}; its files are in {place}")
+        return Opened(is_there=True)
+
+    async def ensure(self, space: Space) -> Opened:
+        """Open or create."""
+        opened = await self.open(space.name)
+        if opened.is_there:
+            have = self._shards[space.name].space
+            if (have.dim, have.multi) != (space.dim, space.multi):
+                raise errors.Misconfigured(
+                    f"space {space.name} holds vectors of {have.dim} dimensions, the model gives {space.dim}",
+                    key=f"space:{space.name}", hint="give the model another name, or run: msearch reset index")  # fmt: skip
+            return opened
+        self._need_room(f"creating space {space.name}")
+        self._shards[space.name] = Shard.create(self._folder_of(space.name), space, quantize_above=self._quantize_above)
+        return Opened(is_there=True, damage=opened.damage)
+
+    async def upsert(self, space: SpaceName, points: Sequence[Point], vectors: Vectors) -> None:
+        """Store one chunk; then flush or quantize if it is time to."""
+        shard = await self._shard(space)
+        self._need_room(f"writing to space {space}")
+        shard.upsert(points, vectors)
+        if shard.wants_flush:
+            shard.flush()
+        elif shard.wants_optimize:
+            self._optimize(shard)
+
+    async def set_dirs(self, space: SpaceName, content: UUID, dirs: Sequence[int]) -> None:
+        """Replace `dirs`; quiet where the space is not there."""
+        if (await self.open(space)).is_there:
+            disk.need_free(self._folder, disk.DELETE_FLOOR_BYTES, purpose=f"writing to space {space}")
+            self._shards[space].set_dirs(content, dirs)
+
+    async def delete_contents(self, space: SpaceName, contents: Sequence[UUID]) -> None:
+        """Delete; quiet where the space is not there."""
+        if (await self.open(space)).is_there:
+            disk.need_free(self._folder, disk.DELETE_FLOOR_BYTES, purpose=f"deleting from space {space}")
+            self._shards[space].delete_contents(contents)
+
+    async def search(self, searches: Sequence[VectorSearch]) -> list[list[ScoredPoint]]:
+        """Answer all questions, those of one space together."""
+        answers: list[list[ScoredPoint]] = [[] for _ in searches]
+        for space in dict.fromkeys(search.space for search in searches):
+            if not (await self.open(space)).is_there:
+                continue
+            places = [place for place, search in enumerate(searches) if search.space == space and search.limit > 0]
+            found = self._shards[space].search([searches[place] for place in places]) if places else []
+            for place, hits in zip(places, found, strict=True):
+                answers[place] = hits
+        return answers
+
+    async def count(self, space: SpaceName) -> int:
+        """Exact; 0 where the space is not there."""
+        return self._shards[space].count() if (await self.open(space)).is_there else 0
+
+    async def contents_page(self, space: SpaceName, after: str) -> tuple[dict[UUID, int], str]:
+        """One page; empty where the space is not there."""
+        return self._shards[space].contents_page(after) if (await self.open(space)).is_there else ({}, "")
+
+    async def flush(self) -> None:
+        """Sync every loaded shard. One that is not loaded has nothing to sync but its log, which the load replays."""
+        for shard in self._shards.values():
+            shard.flush()
+
+    async def optimize(self) -> None:
+        """Quantize and vacuum every loaded shard, then let old files go."""
+        for shard in self._shards.values():
+            if self._optimize(shard):
+                shard.flush()
+
+    async def spaces(self) -> list[SpaceName]:
+        """Names of all spaces on the disk."""
+        return sorted(SpaceName(path.parent.name) for path in self._spaces.glob("[a-z0-9]*/space.json"))
+
+    async def drop(self, space: SpaceName) -> None:
+        """Remove its files."""
+        if (shard := self._shards.pop(space, None)) is not None:
+            shard.abandon()
+        disk.remove_tree(self._folder_of(space))
+
+    async def blame(self, space: SpaceName, reason: str) -> str:
+        """Set the files aside if an earlier process was loading them when it ended."""
+        return self._set_aside(space, reason) if was_loading(self._folder_of(space)) else ""
+
+    def _set_aside(self, space: SpaceName, reason: str) -> str:
+        """Move the files to `aside/`, and forget an older set of the same space. *reason* is kept beside them."""
+        if (shard := self._shards.pop(space, None)) is not None:
+            shard.abandon()
+        folder = self._folder_of(space)
+        aside = self._folder / "aside"
+        aside.mkdir(exist_ok=True, mode=0o700)
+        for older in aside.glob(f"{space}@*"):
+            disk.remove_tree(older)
+        place = aside / f"{space}@{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+        if folder.exists():
+            folder.rename(place)
+            (place / "reason.txt").write_text(f"{reason}\n", encoding="utf-8")
+        return str(place)
+
+    async def health(self) -> dict[SpaceName, SpaceHealth]:
+        """Loaded shards exactly; others as they were left."""
+        states = {}
+        for space in await self.spaces():
+            if (shard := self._shards.get(space)) is not None:
+                states[space] = shard.health()
+            else:
+                folder = self._folder_of(space)
+                states[space] = SpaceHealth(known_points(folder), disk.disk_bytes(folder))
+        return states
+
+    async def close(self) -> None:
+        """Flush all, release the lock. A shard that cannot be flushed keeps its log."""
+        try:
+            for shard in self._shards.values():
+                shard.close()
+        finally:
+            self._shards.clear()
+            self._lock.close()
+
+    def _optimize(self, shard: Shard) -> bool:
+        # The engine writes the new segments before it drops the old: room for one more copy at worst.
+        self._need_room(f"optimizing space {shard.space.name}", extra_bytes=disk.disk_bytes(shard.folder))
+        return shard.optimize()
+
+    def _need_room(self, purpose: str, *, extra_bytes: int = 0) -> None:
+        disk.need_free(self._folder, max(self._min_free_bytes, disk.WRITE_FLOOR_BYTES) + extra_bytes, purpose=purpose)
+
+    async def _shard(self, space: SpaceName) -> Shard:
+        if not (await self.open(space)).is_there:
+            raise errors.NotFound(f"there is no space {space}", hint="ensure it first")
+        return self._shards[space]
+
+    def _folder_of(self, space: SpaceName) -> Path:
+        if not _NAME.match(space):
+            raise errors.BadRequest(f"{space!r} cannot name a space", hint="use a-z, 0-9, dot, dash and underscore, at most 121")
+        return self._spaces / space
+
