@@ -184,6 +184,11 @@ class Catalog(CatalogSearch):
         """Where a file stands, and why. Quiet for one that does not exist."""
         tree.set_state(c, asset, state, reason)
 
+    def state_in(self, c: sqlite3.Connection, asset: AssetId) -> AssetState | None:
+        """Where a file stands; None if it is not known."""
+        row = c.execute(paths.SQL["state_of_asset"], (asset,)).fetchone()
+        return None if row is None else AssetState(row[0])
+
     async def counts(self) -> dict[RootId, dict[AssetState, int]]:
         """Visible files of every watched root by state; they add up."""
         return await self._database.read(known.counts)
@@ -219,6 +224,11 @@ class Catalog(CatalogSearch):
     async def content_of(self, asset: AssetId) -> ContentRow | None:
         """What a file holds; None before it is identified."""
         return await self._database.read(lambda c: contents.of_asset(c, asset))
+
+    def any_asset_of_in(self, c: sqlite3.Connection, content: ContentId) -> AssetId | None:
+        """A visible file with this content; None if there is none."""
+        row = c.execute(contents.SQL["assets_of_content"], (content, 1)).fetchone()
+        return None if row is None else AssetId(row[0])
 
     async def segments(self, content: ContentId) -> list[Segment]:
         """All segments of a content, by kind and place."""

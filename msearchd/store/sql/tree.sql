@@ -118,6 +118,9 @@ UPDATE asset SET content = NULL WHERE id = ?1;
 -- set_state --  Where it stands.
 UPDATE asset SET state = ?2, reason = ?3 WHERE id = ?1 AND (state <> ?2 OR reason <> ?3);
 
+-- state_of_asset --  Where it stands.
+SELECT state FROM asset WHERE id = ?1;
+
 -- asset_by_id --  All of a file.
 SELECT asset.id, asset.dir, asset.name, asset.size, asset.mtime_ns, asset.ctime_ns, asset.inode, asset.content,
     asset.state, asset.reason, asset.gone_ms, content.mime, content.type_label, content.modality
