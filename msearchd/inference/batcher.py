@@ -1,0 +1,293 @@
+"""Gather passages of many files into windows, so that a worker's batches hold texts of like length.
+
+In: calls with some texts each. Out: their vectors in the order of the call. Calls are gathered while the worker computes;
+an idle worker gets a lone call at once, there is no timer. At most two windows are in flight.
+A worker that dies costs nobody a failure but the text that kills it: what was at work is sent again, then halved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from msearchd import errors
+from msearchd.aio.child import LinkLost, Reply
+from msearchd.domain.space import Vectors
+from msearchd.inference import windows
+
+log = structlog.get_logger(__name__)
+
+#: Sends one request to the worker and yields the frames of its answer.
+Send = Callable[[Mapping[str, Any]], AsyncGenerator[Reply, None]]
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """One caller: its texts' rows fill up in any order."""
+
+    role: str
+    count: int
+    done: asyncio.Future[Vectors]
+    left: int
+    rows: bytearray = field(default_factory=bytearray)
+
+    def place(self, index: int, row: memoryview) -> None:
+        size = len(row)
+        if not self.rows:
+            self.rows = bytearray(size * self.count)
+        self.rows[index * size : (index + 1) * size] = row
+        self.left -= 1
+        if self.left == 0 and not self.done.done():
+            self.done.set_result(Vectors(bytes(self.rows), self.count, size // 4))
+
+    def fail(self, error: errors.MsearchError) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+@dataclass(slots=True, eq=False)
+class _Passage:
+    call: _Call
+    index: int
+    text: str
+    cost: int
+    crashes: int = 0
+    shortages: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Window:
+    """One request. Of two in flight only the older is at work: the other is innocent of a crash."""
+
+    passages: list[_Passage]
+    wants_fresh_worker: bool = False
+    is_innocent: bool = False
+    plan: list[list[int]] = field(default_factory=list)
+    answered: set[int] = field(default_factory=set)
+
+    def open_passages(self) -> list[_Passage]:
+        return [passage for index, passage in enumerate(self.passages) if index not in self.answered]
+
+
+class Batcher:
+    """Owned by one resident; all state is touched on the loop alone.
+
+    *restart* ends the worker (the next request starts a fresh one); *on_killed* hears of a worker that the kernel killed.
+    """
+
+    def __init__(
+        self, send: Send, *, batch_tokens: int, restart: Callable[[], Awaitable[None]], on_killed: Callable[[], None]
+    ) -> None:
+        self._send = send
+        self._batch_tokens = batch_tokens
+        self._restart = restart
+        self._on_killed = on_killed
+        self._waiting: collections.deque[_Passage] = collections.deque()
+        self._waiting_tokens = 0
+        self._isolated: collections.deque[_Window] = collections.deque()
+        self._in_flight: dict[asyncio.Task[None], _Window] = {}  # oldest first
+        self._pump_is_due = False
+        self.passages = 0
+
+    @property
+    def waiting(self) -> int:
+        """Passages not yet sent."""
+        return len(self._waiting) + sum(len(window.passages) for window in self._isolated)
+
+    @property
+    def in_flight(self) -> int:
+        """Passages sent and not yet answered."""
+        return sum(len(window.passages) - len(window.answered) for window in self._in_flight.values())
+
+    @property
+    def is_busy(self) -> bool:
+        """True while anything waits or is at work."""
+        return bool(self._in_flight or self._waiting or self._isolated)
+
+    async def embed(self, texts: Sequence[str], *, role: str) -> Vectors:
+        """Vectors of *texts*, in order; at least one text. Cancelled here, what was not sent is dropped.
+
+        Raises BadAsset that names the text that cannot be embedded, or what loading the model raises.
+        """
+        call = _Call(role, len(texts), asyncio.get_running_loop().create_future(), len(texts))
+        for index, text in enumerate(texts):
+            cost = windows.cost_tokens(len(text.encode()))
+            self._waiting.append(_Passage(call, index, text, cost))
+            self._waiting_tokens += cost
+        self._pump_soon()
+        return await call.done  # cancelled: the future is, and passages of a done call are dropped when met
+
+    async def close(self) -> None:
+        """End windows in flight; their callers hear RetryLater."""
+        tasks = list(self._in_flight)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        stopped = errors.RetryLater("the model is being stopped")
+        for passage in [*self._waiting, *(passage for window in self._isolated for passage in window.passages)]:
+            passage.call.fail(stopped)
+        self._waiting.clear()
+        self._isolated.clear()
+        self._waiting_tokens = 0
+
+    # -- sending --------------------------------------------------------------------------------------------------------
+
+    def _pump_soon(self) -> None:
+        # Not at once: callers that are ready in this tick of the loop share the first window.
+        if not self._pump_is_due:
+            self._pump_is_due = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_is_due = False
+        while (window := self._next_window()) is not None:
+            task = asyncio.create_task(self._run(window), name="embed-window")
+            self._in_flight[task] = window
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._in_flight.pop(task, None)
+        self._pump_soon()
+
+    def _next_window(self) -> _Window | None:
+        # Suspects of a crash travel alone: no neighbour may die with them.
+        while self._isolated:
+            if self._in_flight:
+                return None
+            window = self._isolated.popleft()
+            window.passages = [passage for passage in window.passages if not passage.call.done.done()]
+            if window.passages:
+                return window
+        while True:
+            self._drop_abandoned()
+            if not windows.may_send(
+                self._waiting_tokens, in_flight=len(self._in_flight), batch_tokens=self._batch_tokens
+            ):
+                return None
+            if passages := [passage for passage in self._take() if not passage.call.done.done()]:
+                return _Window(passages)
+
+    def _take(self) -> list[_Passage]:
+        role = self._waiting[0].call.role
+        costs = (passage.cost for passage in _while_role(self._waiting, role))
+        taken = [self._waiting.popleft() for _ in range(windows.take_count(costs, batch_tokens=self._batch_tokens))]
+        self._waiting_tokens -= sum(passage.cost for passage in taken)
+        return taken
+
+    def _drop_abandoned(self) -> None:
+        while self._waiting and self._waiting[0].call.done.done():
+            self._waiting_tokens -= self._waiting.popleft().cost
+
+    # -- one window -----------------------------------------------------------------------------------------------------
+
+    async def _run(self, window: _Window) -> None:
+        try:
+            if window.wants_fresh_worker:
+                await self._restart()
+            args = {"texts": [passage.text for passage in window.passages], "role": window.passages[0].call.role}
+            async with contextlib.aclosing(self._send(args)) as replies:
+                async for reply in replies:
+                    self._take_frame(window, reply)
+        except LinkLost as error:
+            self._after_crash(window, error)
+        except errors.MsearchError as error:
+            for passage in window.open_passages():
+                passage.call.fail(error)
+        except BaseException:
+            for passage in window.open_passages():
+                passage.call.fail(errors.RetryLater("the model is being stopped"))
+            raise
+
+    def _take_frame(self, window: _Window, reply: Reply) -> None:
+        if "plan" in reply.args:
+            window.plan = reply.args["plan"]
+        rows: list[int] = reply.args.get("rows", [])
+        window.answered.update(rows)
+        reason = str(reply.args.get("reason", ""))
+        match reply.args.get("failed"):
+            case None if rows:
+                size = len(reply.body) // len(rows)
+                body = memoryview(reply.body)
+                for place, index in enumerate(rows):
+                    passage = window.passages[index]
+                    passage.call.place(passage.index, body[place * size : (place + 1) * size])
+                self.passages += len(rows)
+            case "memory":
+                for index in rows:
+                    self._after_shortage(window.passages[index], reason)
+            case "poison":
+                for index in rows:
+                    window.passages[index].call.fail(_poison(window.passages[index], reason))
+
+    def _after_shortage(self, passage: _Passage, reason: str) -> None:
+        """One text alone did not fit: once more in a fresh worker, then later (the machine is short, not the file bad)."""
+        passage.shortages += 1
+        if passage.shortages == 1:
+            self._isolated.append(_Window([passage], wants_fresh_worker=True))
+            return
+        passage.call.fail(
+            errors.RetryLater(
+                f"not enough memory to embed one passage: {reason}",
+                after_s=30.0,
+                hint="free memory, or choose a smaller model",
+            )
+        )
+
+    def _after_crash(self, window: _Window, error: LinkLost) -> None:
+        others = [other for other in self._in_flight.values() if other is not window]
+        if window.is_innocent or any(self._is_older(other, window) for other in others):
+            self._wait_again(window.open_passages())
+            return
+        for other in others:
+            other.is_innocent = True
+        suspects = windows.at_work(window.plan, answered=window.answered, size=len(window.passages))
+        blamed = set(suspects)
+        self._wait_again(
+            [
+                passage
+                for index, passage in enumerate(window.passages)
+                if index not in blamed and index not in window.answered
+            ]
+        )
+        if not suspects:
+            return
+        for index in suspects:
+            window.passages[index].crashes += 1
+        crashes = max(window.passages[index].crashes for index in suspects)
+        was_killed = "SIGKILL" in str(error)
+        if was_killed:
+            self._on_killed()
+        step = windows.after_crash(suspects, crashes=crashes, was_killed=was_killed)
+        log.warning("worker died at work", suspects=len(suspects), crashes=crashes, reason=str(error))
+        if step.is_poison:
+            passage = window.passages[suspects[0]]
+            passage.call.fail(_poison(passage, f"it ended its model's process twice ({error})"))
+        self._isolated.extend(_Window([window.passages[index] for index in group]) for group in step.again)
+
+    def _is_older(self, one: _Window, other: _Window) -> bool:
+        order = list(self._in_flight.values())
+        return order.index(one) < order.index(other)
+
+    def _wait_again(self, passages: list[_Passage]) -> None:
+        self._waiting.extendleft(reversed(passages))
+        self._waiting_tokens += sum(passage.cost for passage in passages)
+
+
+def _while_role(passages: collections.deque[_Passage], role: str) -> Iterator[_Passage]:
+    for passage in passages:
+        if passage.call.role != role:
+            return
+        yield passage
+
+
+def _poison(passage: _Passage, reason: str) -> errors.BadAsset:
+    return errors.BadAsset(
+        f"passage {passage.index} of {passage.call.count} cannot be embedded: {reason}",
+        hint="its neighbours in other files are not touched",
+    )

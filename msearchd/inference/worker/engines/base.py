@@ -1,0 +1,119 @@
+"""What an engine is: it loads one model, prepares texts, and embeds one planned batch a call.
+
+An engine never batches, queues or retries: worker/batches.py and worker/main.py do. All run in a worker process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from msearchd import errors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOrder:
+    """Which model, where and how. `folder` is complete and local; nothing is fetched."""
+
+    folder: str
+    device: str = "auto"
+    dtype: str = "float32"  # float32 | float16 | bfloat16
+    max_tokens: int = 0  # 0: the model's own limit
+    query_prompt: str = ""
+    document_prompt: str = ""
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFacts:
+    """What is loaded. `max_tokens` counts special tokens."""
+
+    dim: int
+    max_tokens: int
+    device: str
+    dtype: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Texts ready for the device: one opaque item and its length in tokens for each. `role` is "query" or "document"."""
+
+    items: Sequence[Any]
+    lengths: Sequence[int]
+    role: str
+
+
+class Engine(Protocol):
+    """One model in this process. `prepare` may run on another thread while `embed` computes."""
+
+    def load(self, order: LoadOrder) -> EngineFacts:
+        """Load the weights. Raises Misconfigured where a package, version or file is missing or wrong."""
+        ...
+
+    def prepare(self, texts: Sequence[str], *, role: str) -> Prepared:
+        """Put the role's prompt before each text, tokenise, cut at the limit. Texts are valid Unicode."""
+        ...
+
+    def embed(self, prepared: Prepared, items: Sequence[int], *, width: int) -> memoryview:
+        """Embed the items with these indices, padded to *width* tokens: float32[len(items), dim], L2-normalised.
+
+        Raises what the device raises; the engine is usable afterwards.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of threads; memory returns when the process ends."""
+        ...
+
+
+def pick_device(asked: str) -> str:
+    """*asked*, or for "auto" the best device that torch sees. Raises Misconfigured where *asked* is not there."""
+    import torch
+
+    if asked == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    kind = asked.partition(":")[0]
+    missing = (kind == "cuda" and not torch.cuda.is_available()) or (
+        kind == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing or kind not in {"cpu", "cuda", "mps"}:
+        message = f"there is no device {asked!r} on this machine"
+        raise errors.Misconfigured(message, key=f"device:{asked}", hint='set device = "auto" or "cpu"')
+    return asked
+
+
+@contextlib.contextmanager
+def load_errors(engine: str, *, extra: str, folder: str) -> Iterator[None]:
+    """Translate what importing and loading raises into Misconfigured with the line to type; memory is for later."""
+    from msearchd.inference.worker.batches import is_shortage
+
+    key = f"engine:{engine}"
+    try:
+        yield
+    except errors.MsearchError:
+        raise
+    except ImportError as error:
+        message = f"engine {engine} cannot be imported: {error}"
+        raise errors.Misconfigured(message, key=key, hint=extra) from error
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        if is_shortage(error):
+            message = f"not enough memory to load {folder}"
+            raise errors.RetryLater(message, after_s=30.0, hint="close something, or choose a smaller model") from error
+        if "torchvision" in text:
+            message = f"torch and torchvision do not match ({text.splitlines()[0]})"
+            raise errors.Misconfigured(
+                message, key=key, hint="type: pip uninstall torchvision, or install the matching build"
+            ) from error
+        if "trust_remote_code" in text:
+            message = f"{folder} needs code of its own, which msearchd does not run"
+            raise errors.Misconfigured(message, key=f"source:{folder}", hint="choose another model") from error
+        message = f"engine {engine} cannot load {folder}: {text}"
+        raise errors.Misconfigured(
+            message, key=f"source:{folder}", hint="fetch the model again, or try another engine"
+        ) from error
