@@ -27,7 +27,9 @@ def adopt_package() -> None:
     if "msearchd" in sys.modules:
         return
     folder = Path(__file__).resolve().parent.parent
-    spec = importlib.util.spec_from_file_location("msearchd", folder / "__init__.py", submodule_search_locations=[str(folder)])
+    spec = importlib.util.spec_from_file_location(
+        "msearchd", folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
     if spec is None or spec.loader is None:
         message = f"no package at {folder}"
         raise ImportError(message)

@@ -77,14 +77,25 @@ class Child:
         ours, theirs = socket.socketpair()
         try:
             process = await asyncio.create_subprocess_exec(
-                spec.python, "-I", str(_BOOT), spec.module, str(theirs.fileno()), str(os.getpid()),
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-                pass_fds=(theirs.fileno(), *spec.pass_fds), process_group=0, env={**_inherited_env(), **spec.env},
+                spec.python,
+                "-I",
+                str(_BOOT),
+                spec.module,
+                str(theirs.fileno()),
+                str(os.getpid()),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                pass_fds=(theirs.fileno(), *spec.pass_fds),
+                process_group=0,
+                env={**_inherited_env(), **spec.env},
             )
         except OSError as error:
             ours.close()
             message = f"cannot start {spec.name} with {spec.python}: {error.strerror}"
-            raise errors.Misconfigured(message, key=f"python:{spec.python}", hint="check the interpreter's path") from error
+            raise errors.Misconfigured(
+                message, key=f"python:{spec.python}", hint="check the interpreter's path"
+            ) from error
         finally:
             theirs.close()
         return await cls.attach(spec, process, ours)
@@ -96,7 +107,8 @@ class Child:
         try:
             hello = {"start": dict(spec.start), "limits": spec.limits.as_args()}
             child._link, child.facts = await Link.open(
-                ours, hello, name=spec.name, deadline_s=spec.ready_deadline_s, describe_end=child.describe_end)
+                ours, hello, name=spec.name, deadline_s=spec.ready_deadline_s, describe_end=child.describe_end
+            )
         except BaseException:
             await child.stop(grace_s=0)
             raise
@@ -227,8 +239,15 @@ class KeptChild:
                 return child
             return await self._start()
 
-    async def call(self, op: str, args: Mapping[str, Any] | None = None, body: bytes | memoryview = b"", *,
-                   deadline_s: float, lane: int = wire.LANE_BULK) -> Reply:
+    async def call(
+        self,
+        op: str,
+        args: Mapping[str, Any] | None = None,
+        body: bytes | memoryview = b"",
+        *,
+        deadline_s: float,
+        lane: int = wire.LANE_BULK,
+    ) -> Reply:
         """As Link.call on a running child. On DeadlineExpired the child is killed: it hangs."""
         child = await self.ready()
         try:
@@ -237,12 +256,21 @@ class KeptChild:
             child.kill()
             raise
 
-    async def stream(self, op: str, args: Mapping[str, Any] | None = None, body: bytes | memoryview = b"", *,
-                     deadline_s: float, lane: int = wire.LANE_BULK) -> AsyncIterator[Reply]:
+    async def stream(
+        self,
+        op: str,
+        args: Mapping[str, Any] | None = None,
+        body: bytes | memoryview = b"",
+        *,
+        deadline_s: float,
+        lane: int = wire.LANE_BULK,
+    ) -> AsyncIterator[Reply]:
         """As Link.stream on a running child. On DeadlineExpired the child is killed: it hangs."""
         child = await self.ready()
         try:
-            async with contextlib.aclosing(child.link.stream(op, args, body, deadline_s=deadline_s, lane=lane)) as replies:
+            async with contextlib.aclosing(
+                child.link.stream(op, args, body, deadline_s=deadline_s, lane=lane)
+            ) as replies:
                 async for reply in replies:
                     yield reply
         except DeadlineExpired:
@@ -287,7 +315,9 @@ class KeptChild:
         # The first restart is at once: one bad file must not cost its neighbours a wait.
         wait_s = 0.0 if self._crashes == 1 else backoff.delay_s(self._crashes - 1, base_s=0.2, cap_s=30.0)
         self._may_start_at = now + wait_s
-        log.warning("child ended", child=self.spec.name, crashes=self._crashes, restart_in_s=round(wait_s, 2), reason=reason)
+        log.warning(
+            "child ended", child=self.spec.name, crashes=self._crashes, restart_in_s=round(wait_s, 2), reason=reason
+        )
 
 
 def resident_bytes(pid: int) -> int:
@@ -300,8 +330,22 @@ def resident_bytes(pid: int) -> int:
 
 
 #: Everything else of our environment stays here: a child needs a place for temporary files, a language and a home.
-_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE",
-              "HF_HUB_OFFLINE", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "QDRANT_API_KEY")
+_PASSED_ON = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TMPDIR",
+    "XDG_CACHE_HOME",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_HUB_OFFLINE",
+    "CUDA_VISIBLE_DEVICES",
+    "LD_LIBRARY_PATH",
+    "VIRTUAL_ENV",
+    "QDRANT_API_KEY",
+)
 
 
 def _inherited_env() -> dict[str, str]:

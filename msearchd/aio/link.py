@@ -45,7 +45,9 @@ class _Waiter:
 class Link:
     """Request multiplexer over a connected socket. One reading task, owned here; closed by `close`."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, describe_end: Callable[[], str]) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, describe_end: Callable[[], str]
+    ) -> None:
         self._reader, self._writer = reader, writer
         self._describe_end = describe_end
         self._waiters: dict[int, _Waiter] = {}
@@ -54,8 +56,15 @@ class Link:
         self._reading: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, sock: socket.socket, hello: Mapping[str, Any], *, name: str, deadline_s: float,
-                   describe_end: Callable[[], str]) -> tuple[Link, Mapping[str, Any]]:
+    async def open(
+        cls,
+        sock: socket.socket,
+        hello: Mapping[str, Any],
+        *,
+        name: str,
+        deadline_s: float,
+        describe_end: Callable[[], str],
+    ) -> tuple[Link, Mapping[str, Any]]:
         """Send *hello*, wait for the ready frame; return the link and the child's facts.
 
         Raises what the child reports, LinkLost if it ends first, DeadlineExpired after *deadline_s*.
@@ -98,8 +107,15 @@ class Link:
         """Return once the child is gone."""
         await self._ended.wait()
 
-    async def call(self, op: str, args: Mapping[str, Any] | None = None, body: bytes | memoryview = b"", *,
-                   deadline_s: float, lane: int = wire.LANE_BULK) -> Reply:
+    async def call(
+        self,
+        op: str,
+        args: Mapping[str, Any] | None = None,
+        body: bytes | memoryview = b"",
+        *,
+        deadline_s: float,
+        lane: int = wire.LANE_BULK,
+    ) -> Reply:
         """Send one request and return its one answer.
 
         Raises the child's error, LinkLost, or DeadlineExpired. Cancelled here, the child is told to skip it.
@@ -110,8 +126,15 @@ class Link:
                 last = reply
             return last
 
-    async def stream(self, op: str, args: Mapping[str, Any] | None = None, body: bytes | memoryview = b"", *,
-                     deadline_s: float, lane: int = wire.LANE_BULK) -> AsyncIterator[Reply]:
+    async def stream(
+        self,
+        op: str,
+        args: Mapping[str, Any] | None = None,
+        body: bytes | memoryview = b"",
+        *,
+        deadline_s: float,
+        lane: int = wire.LANE_BULK,
+    ) -> AsyncIterator[Reply]:
         """Send one request and yield every frame of its answer, the closing frame included. *deadline_s* is for the whole."""
         if self._ended.is_set():
             raise LinkLost(self._describe_end())
@@ -121,7 +144,9 @@ class Link:
         due = asyncio.get_running_loop().time() + deadline_s
         is_over = False
         try:
-            self._writer.writelines(wire.encode({"id": request_id, "op": op, "lane": lane, "args": dict(args or {})}, body))
+            self._writer.writelines(
+                wire.encode({"id": request_id, "op": op, "lane": lane, "args": dict(args or {})}, body)
+            )
             await self._writer.drain()
             while not is_over:
                 async with asyncio.timeout_at(due):
@@ -140,7 +165,9 @@ class Link:
             self._waiters.pop(request_id, None)
             if not is_over and not self._ended.is_set():
                 with contextlib.suppress(ConnectionError, RuntimeError):
-                    self._writer.writelines(wire.encode({"id": next(self._ids), "op": "cancel", "args": {"target": request_id}}))
+                    self._writer.writelines(
+                        wire.encode({"id": next(self._ids), "op": "cancel", "args": {"target": request_id}})
+                    )
 
     async def close(self) -> None:
         """Close the socket and end the reading task. Waiting calls raise LinkLost."""

@@ -67,7 +67,11 @@ class Server:
     """The loop of a child process; owns the socket. Handlers run on the thread that calls `run`."""
 
     def __init__(
-        self, sock: socket.socket, handlers: Mapping[str, Handler], *, on_arrival: Callable[[Request], None] | None = None
+        self,
+        sock: socket.socket,
+        handlers: Mapping[str, Handler],
+        *,
+        on_arrival: Callable[[Request], None] | None = None,
     ) -> None:
         self._sock = sock
         # Called on the reader thread, so that work may be prepared while an earlier request computes; must return at once.
@@ -114,7 +118,9 @@ class Server:
         try:
             while True:
                 header, body = wire.recv_frame(self._sock)
-                request = Request(header["id"], header["op"], header.get("lane", wire.LANE_BULK), header.get("args", {}), body)
+                request = Request(
+                    header["id"], header["op"], header.get("lane", wire.LANE_BULK), header.get("args", {}), body
+                )
                 if request.op == "ping":
                     self._send({"id": request.id, "ok": True, "more": False, "args": {}})
                 elif request.op == "cancel":

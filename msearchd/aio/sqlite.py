@@ -10,18 +10,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.resources
 import os
-import re
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import aiosqlite
+import structlog
 
 from msearchd import errors
+from msearchd.aio.sqlite_errors import sqlite_errors, translated
+from msearchd.aio.sqlite_schema import migrate, named_queries, statements
+
+__all__ = ["Database", "Operation", "migrate", "named_queries", "sqlite_errors", "statements", "translated"]
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
@@ -32,6 +37,8 @@ _BUSY_TIMEOUT_MS: Final = 5000
 #: 4000 pages halve the p99 of commits against 1000 (research: checkpoint stalls); the size limit returns the rest.
 _AUTOCHECKPOINT_PAGES: Final = 4000
 _JOURNAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
+#: Quiet time after which commits are synced to the disk: what a power cut can undo is younger than this.
+_IDLE_S: Final = 3.0
 
 
 @dataclass(slots=True)
@@ -61,93 +68,176 @@ class Database:
         """Open or create the file (mode 0600).
 
         With *is_durable* every commit is synced to the disk (FULL); else commits survive any process death, and a power
-        cut may undo the last ones without damage (NORMAL), which the scan at start finds again.
+        cut may undo the last seconds without damage (NORMAL), which the scan at start finds again.
         Raises Misconfigured when the file is no database or cannot be opened.
         """
-        with sqlite_errors():
-            try:
-                fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-            except OSError as error:
-                message = f"cannot open {path}: {error.strerror}"
-                raise errors.Misconfigured(message, key="data_dir", hint="check the folder's permissions and free space") from error
-            os.close(fd)
-            writer = await _connect(path)
-            try:
-                await writer.execute("PRAGMA journal_mode=WAL")
-                await writer.execute(f"PRAGMA synchronous={'FULL' if is_durable else 'NORMAL'}")
-                await writer.execute(f"PRAGMA wal_autocheckpoint={_AUTOCHECKPOINT_PAGES}")
-                await writer.execute(f"PRAGMA journal_size_limit={_JOURNAL_LIMIT_BYTES}")
-                await writer.execute("PRAGMA foreign_keys=ON")
-                opened = []
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            message = f"cannot open {path}: {error.strerror}"
+            hint = "check the folder's permissions and free space"
+            raise errors.Misconfigured(message, key="data_dir", hint=hint) from error
+        synchronous = "FULL" if is_durable else "NORMAL"
+        opened: list[aiosqlite.Connection] = []
+        try:
+            with sqlite_errors():
+                opened.append(
+                    await _connect(
+                        path,
+                        "journal_mode=WAL",
+                        f"synchronous={synchronous}",
+                        "foreign_keys=ON",
+                        f"wal_autocheckpoint={_AUTOCHECKPOINT_PAGES}",
+                        f"journal_size_limit={_JOURNAL_LIMIT_BYTES}",
+                    )
+                )
                 for _ in range(readers):
-                    reader = await _connect(path)
-                    await reader.execute("PRAGMA query_only=ON")
-                    opened.append(reader)
-            except BaseException:
-                await writer.close()
-                raise
-        return cls(path, writer, opened)
+                    opened.append(await _connect(path, "query_only=ON"))
+        except BaseException:
+            for connection in opened:  # a connection left open has a thread that keeps the process from ending
+                await connection.close()
+            raise
+        return cls(path, opened[0], opened[1:])
 
-    async def write(self, operation: Operation[T]) -> T:
-        """Run *operation* in the next transaction and return its result after COMMIT.
-
-        It must be a function of the connection alone: if a neighbour in the same transaction fails, it is run again in
-        one of its own. An exception undoes only its own operation. Cancelled here, it still runs to its end.
-        Raises what it raises; RetryLater where the disk is full, locked or failing.
-        """
+    def submit(self, operation: Operation[T]) -> asyncio.Future[T]:
+        """Hand *operation* in for the next transaction; as `write`, for callers that must outlive their cancellation."""
         if self._is_closing:
             message = "the database is closing"
             raise errors.RetryLater(message)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._pending.append(_Pending(operation, future))
         self._wake.set()
-        return await future
+        return future
+
+    async def write(self, operation: Operation[T]) -> T:
+        """Run *operation* in the next transaction and return its result after COMMIT.
+
+        It must be a function of the connection alone: where a neighbour in the same transaction fails, it is run again.
+        An exception undoes only its own operation. Cancelled here, it still runs to its end.
+        Raises what it raises; RetryLater where the disk is full, locked or failing.
+        """
+        return await self.submit(operation)
 
     async def read(self, operation: Operation[T]) -> T:
-        """Run *operation* on a read-only connection, beside the writer. Sees everything acknowledged before."""
+        """Run *operation* on a read-only connection, beside the writer, in one snapshot.
+
+        Sees everything acknowledged before. Cancelled here, its statement is interrupted.
+        """
+        if self._is_closing:
+            message = "the database is closing"
+            raise errors.RetryLater(message)
         connection = await self._readers.get()
+        reading = asyncio.ensure_future(_on_thread(connection, lambda c: _in_one_snapshot(c, operation)))
+        reading.add_done_callback(lambda _: self._readers.put_nowait(connection))
         try:
             with sqlite_errors():
-                return await asyncio.shield(_on_thread(connection, operation))
-        finally:
-            self._readers.put_nowait(connection)
+                return await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            # The connection is ours until the callback above runs: nobody else's statement can be hit.
+            if not reading.done():
+                connection._conn.interrupt()  # noqa: SLF001
+                reading.add_done_callback(_forget_outcome)
+            raise
 
     async def checkpoint(self) -> None:
-        """Sync everything committed so far to the disk and shorten the WAL; called when idle."""
+        """Sync everything committed so far to the disk and shorten the WAL. Done by itself when idle."""
         if not self._needs_checkpoint:
             return
-        self._needs_checkpoint = False
         with sqlite_errors():
-            await _on_thread(self._writer, lambda c: c.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+            if await _on_thread(self._writer, _checkpoint):
+                self._needs_checkpoint = False
+
+    async def backup(self, target: Path) -> None:
+        """Write a consistent copy to *target* (mode 0600, synced) while work goes on. It appears whole or not at all.
+
+        Raises BadRequest where *target* exists; RetryLater where it cannot be written now.
+        """
+        part = target.with_name(target.name + ".part")
+        if target.exists():
+            message = f"{target} exists already"
+            raise errors.BadRequest(message, hint="name a file that is not there yet")
+        try:
+            # VACUUM INTO creates files with the umask's mode but writes into an empty one that is there.
+            os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
+            copier = await _connect(self.path)
+            try:
+                with sqlite_errors():
+                    await _on_thread(copier, lambda c: _copy_into(c, part))
+            finally:
+                await copier.close()
+            part.replace(target)
+        except OSError as error:
+            message = f"cannot write {target}: {error.strerror}"
+            raise errors.RetryLater(message, hint="check the folder's permissions and free space") from error
+        finally:
+            part.unlink(missing_ok=True)
+
+    async def problems(self, *, is_quick: bool = True) -> list[str]:
+        """What an integrity check finds wrong with the file; empty if it is sound. The quick one leaves indexes out."""
+        pragma = "PRAGMA quick_check" if is_quick else "PRAGMA integrity_check"
+        found = await self.read(lambda c: [str(row[0]) for row in c.execute(pragma)])
+        return [] if found == ["ok"] else found
 
     async def close(self) -> None:
         """Finish what was handed in, checkpoint, close all connections (a forgotten one would hang the exit)."""
-        if self._is_closing:
+        if self._is_closing and self._owner.done():
             return
         self._is_closing = True
         self._wake.set()
         await asyncio.gather(self._owner, return_exceptions=True)
-        with contextlib.suppress(errors.MsearchError):
-            await self.checkpoint()
-        for _ in self._all_readers:
-            await (await self._readers.get()).close()
-        await self._writer.close()
+        try:
+            with contextlib.suppress(errors.MsearchError):
+                await self.checkpoint()
+        finally:
+            for reader in self._all_readers:
+                await reader.close()  # after what its thread still runs
+            await self._writer.close()
 
     async def _own_writer(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._pending:
-                group, self._pending = self._pending[:_GROUP_MAX], self._pending[_GROUP_MAX:]
-                await self._run(group)
-            if self._is_closing:
-                return
+        try:
+            while not (self._is_closing and not self._pending):
+                await self._wait_for_work()
+                self._wake.clear()
+                while self._pending:
+                    group, self._pending = self._pending[:_GROUP_MAX], self._pending[_GROUP_MAX:]
+                    await self._run(group)
+        finally:
+            # Only a cancelled owner gets here with work left (the loop is ending): nobody would ever answer it.
+            self._is_closing = True
+            for item in self._pending:
+                if not item.future.done():
+                    item.future.set_exception(errors.RetryLater("the database is closing"))
+
+    async def _wait_for_work(self) -> None:
+        while not self._wake.is_set():
+            try:
+                async with asyncio.timeout(_IDLE_S if self._needs_checkpoint else None):
+                    await self._wake.wait()
+            except TimeoutError:
+                try:
+                    await self.checkpoint()
+                except errors.MsearchError as error:
+                    # Commits stand in the WAL as before; the next quiet moment tries again.
+                    log.warning("checkpoint failed", reason=error.sentence())
+                    return await self._wait_unsynced()
+        return None
+
+    async def _wait_unsynced(self) -> None:
+        await self._wake.wait()
 
     async def _run(self, group: list[_Pending]) -> None:
         operations = [item.operation for item in group]
+        outcomes: list[Any]
+        running = asyncio.ensure_future(_on_thread(self._writer, lambda c: _in_one_transaction(c, operations)))
         try:
-            outcomes = await _on_thread(self._writer, lambda c: _in_one_transaction(c, operations))
-        except BaseException as error:  # noqa: BLE001 - the callers hear of it, the owner goes on
+            outcomes = await asyncio.shield(running)
+        except asyncio.CancelledError:
+            for item in group:
+                if not item.future.done():
+                    item.future.set_exception(errors.RetryLater("the database is closing"))
+            running.add_done_callback(_forget_outcome)
+            raise
+        except Exception as error:  # noqa: BLE001 - the callers hear of it, the owner goes on
             outcomes = [error] * len(group)
         self._needs_checkpoint = True
         for item, outcome in zip(group, outcomes, strict=True):
@@ -160,18 +250,44 @@ class Database:
 
 
 def _in_one_transaction(connection: sqlite3.Connection, operations: list[Operation[Any]]) -> list[Any]:
-    """Results of all, or where one fails: each run again alone, so that only the failing one is undone."""
+    """Results in order. Where one raises, all are undone, those before it are committed, it gets its error, the rest goes on.
+
+    An operation that fails after its neighbours ran would fail after their commit too: it is not run a second time.
+    Where the transaction itself cannot begin or commit, everyone gets that error: trying each alone would wait as often.
+    """
+    results: list[Any] = []
     try:
         connection.execute("BEGIN IMMEDIATE")
-        results = [operation(connection) for operation in operations]
-        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        _roll_back(connection)
+        return [error] * len(operations)
+    try:
+        for operation in operations:
+            results.append(operation(connection))  # noqa: PERF401 - its length tells which one failed
+            if not connection.in_transaction:
+                # SQLite itself rolled back (disk full, I/O error) and the operation hid it: never commit the rest alone.
+                message = "the transaction was rolled back inside an operation"
+                raise sqlite3.OperationalError(message)
     except Exception as error:  # noqa: BLE001 - becomes the outcome
         _roll_back(connection)
-        if len(operations) == 1:
-            return [error]
-    else:
-        return results
-    return [outcome for operation in operations for outcome in _in_one_transaction(connection, [operation])]
+        failed = min(len(results), len(operations) - 1)
+        before = _in_one_transaction(connection, operations[:failed]) if failed else []
+        after = _in_one_transaction(connection, operations[failed + 1 :]) if operations[failed + 1 :] else []
+        return [*before, error, *after]
+    try:
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        _roll_back(connection)
+        return [error] * len(operations)
+    return results
+
+
+def _in_one_snapshot(connection: sqlite3.Connection, operation: Operation[T]) -> T:
+    connection.execute("BEGIN")
+    try:
+        return operation(connection)
+    finally:
+        _roll_back(connection)
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
@@ -180,108 +296,47 @@ def _roll_back(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
 
 
-async def _connect(path: Path) -> aiosqlite.Connection:
+def _checkpoint(connection: sqlite3.Connection) -> bool:
+    """True if the whole WAL is in the file and synced. Never waits for readers: their snapshot may be long."""
+    connection.execute("PRAGMA busy_timeout=0")
+    try:
+        busy, pages, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if busy or pages != moved:
+            return False
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()  # only gives the space back: may be refused
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+    return True
+
+
+def _copy_into(connection: sqlite3.Connection, target: Path) -> None:
+    connection.execute("VACUUM INTO ?", (os.fspath(target),))
+    fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _forget_outcome(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()  # seen: nobody else will look
+
+
+async def _connect(path: Path, *pragmas: str) -> aiosqlite.Connection:
     # isolation_level None: our BEGIN and COMMIT are the only ones.
     connection = await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
-    await connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+    try:
+        for pragma in (f"busy_timeout={_BUSY_TIMEOUT_MS}", *pragmas):
+            await connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        await connection.close()
+        raise
     return connection
 
 
 async def _on_thread(connection: aiosqlite.Connection, function: Operation[T]) -> T:
     # aiosqlite's public calls cost one thread hop per statement; its own primitive runs a whole function in one.
-    # Not public API: held by tests/contracts/test_sqlite.py.
-    return await connection._execute(function, connection._conn)  # noqa: SLF001
-
-
-def translated(error: BaseException) -> BaseException:
-    """A foreign SQLite error as one of our verbs; anything else as it is."""
-    if isinstance(error, errors.MsearchError) or not isinstance(error, sqlite3.Error):
-        return error
-    text = str(error)
-    if isinstance(error, sqlite3.OperationalError):
-        full = "full" in text
-        translated_error: errors.MsearchError = errors.RetryLater(
-            f"the database cannot be written now: {text}", after_s=5.0,
-            hint="free some disk space" if full else "it is retried by itself")
-        if "no such" in text or "syntax" in text:
-            translated_error = errors.Bug(text)
-    elif isinstance(error, sqlite3.DatabaseError) and ("malformed" in text or "not a database" in text):
-        translated_error = errors.Misconfigured(f"the database is damaged: {text}", key="database",
-                                                hint="stop the daemon and run: msearchd repair")
-    else:
-        translated_error = errors.Bug(f"{type(error).__name__}: {text}")
-    translated_error.__cause__ = error
-    return translated_error
-
-
-@contextlib.contextmanager
-def sqlite_errors() -> Any:  # noqa: ANN401 - a generator for contextmanager
-    """Translate sqlite3 errors raised inside."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise translated(error) from error
-
-
-# -- migrations and named queries ---------------------------------------------------------------------------------------
-
-_MIGRATION_NAME: Final = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")
-
-
-async def migrate(database: Database, *, component: str, package: str) -> None:
-    """Bring *component*'s tables to the newest version: the numbered .sql files of *package*, each in one transaction.
-
-    Raises Misconfigured where the file is newer than the program: an older program never touches it.
-    """
-    scripts = sorted(
-        (int(match[1]), entry.read_text(encoding="utf-8"))
-        for entry in importlib.resources.files(package).iterdir()
-        if (match := _MIGRATION_NAME.match(entry.name))
-    )
-    newest = scripts[-1][0] if scripts else 0
-
-    def version(connection: sqlite3.Connection) -> int:
-        connection.execute("CREATE TABLE IF NOT EXISTS component_version"
-                           "(component TEXT PRIMARY KEY, version INTEGER NOT NULL) STRICT")
-        row = connection.execute("SELECT version FROM component_version WHERE component=?", (component,)).fetchone()
-        return int(row[0]) if row else 0
-
-    have = await database.write(version)
-    if have > newest:
-        message = f"the database was written by a newer msearchd ({component} version {have}, this program knows {newest})"
-        raise errors.Misconfigured(message, key="database", hint="install the newer version again; nothing was changed")
-    for number, script in scripts:
-        if number > have:
-            await database.write(lambda c, n=number, s=script: _apply(c, component, n, s))  # type: ignore[misc]
-
-
-def _apply(connection: sqlite3.Connection, component: str, number: int, script: str) -> None:
-    # Not executescript: it commits first. One statement after another stays inside our transaction.
-    for statement in statements(script):
-        connection.execute(statement)
-    connection.execute("INSERT INTO component_version VALUES(?,?) ON CONFLICT(component) DO UPDATE SET version=excluded.version",
-                       (component, number))
-
-
-def statements(script: str) -> list[str]:
-    """Split a script into complete statements (a trigger's inner semicolons do not split it)."""
-    found: list[str] = []
-    buffer = ""
-    for line in script.splitlines(keepends=True):
-        buffer += line
-        if line.rstrip().endswith(";") and sqlite3.complete_statement(buffer):
-            found.append(buffer.strip())
-            buffer = ""
-    if re.sub(r"--.*", "", buffer).strip():
-        found.append(buffer.strip())
-    return found
-
-
-_QUERY_HEAD: Final = re.compile(r"^-- (\w+) --", re.MULTILINE)
-
-
-def named_queries(package: str, filename: str = "queries.sql") -> Mapping[str, str]:
-    """Queries of a .sql file by name. Each begins with a line `-- name --  one sentence of purpose`."""
-    text = (importlib.resources.files(package) / filename).read_text(encoding="utf-8")
-    parts = _QUERY_HEAD.split(text)[1:]
-    return {name: body.split("\n", 1)[1].strip().rstrip(";") for name, body in zip(parts[::2], parts[1::2], strict=True)}
+    # Not public API: held by tests/contracts/test_aio_sqlite.py.
+    result: T = await connection._execute(function, connection._conn)  # type: ignore[no-untyped-call]  # noqa: SLF001
+    return result

@@ -38,7 +38,11 @@ class WireError(Exception):
 def encode(header: Header, body: bytes | memoryview = b"") -> list[bytes | memoryview]:
     """Frame *header* and *body* as buffers to write in order (the body is not copied)."""
     packed = msgpack.packb(header, use_bin_type=True, unicode_errors="surrogateescape")
-    return [_LENGTHS.pack(len(packed), len(body)) + packed, body] if len(body) else [_LENGTHS.pack(len(packed), 0) + packed]
+    return (
+        [_LENGTHS.pack(len(packed), len(body)) + packed, body]
+        if len(body)
+        else [_LENGTHS.pack(len(packed), 0) + packed]
+    )
 
 
 def _decode_header(packed: bytes | memoryview) -> Header:

@@ -1,0 +1,241 @@
+"""Every move of a job, as synchronous functions of the write connection, to be composed with other stages' writes.
+
+In: a connection inside a transaction, and values. Out: rows moved. Never commits, never waits, never wakes anybody:
+who composes them calls `JobQueue.notify()` after the commit.
+All of them may be run twice where the first run was rolled back; none keeps a truth outside of the tables.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sqlite3
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from msearchd.aio.sqlite import named_queries
+from msearchd.domain.asset import AssetId
+from msearchd.domain.job import Job, JobState, Outcome, Owed, Step
+from msearchd.jobs import retry
+from msearchd.settings.model import QueueSettings
+
+SQL: Final = named_queries("msearchd.jobs.sql")
+
+#: History is shortened once in so many rows, so that it costs nothing and stands at most this much above its cap.
+_TRIM_EVERY: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """The row of a running attempt, as it is when the attempt ends."""
+
+    generation: int
+    is_dropped: bool
+    attempts: int
+    outages: int
+    claim_serial: int
+
+
+class JobMoves:
+    """The synchronous half of the queue."""
+
+    def __init__(self, settings: QueueSettings, *, now_ms: Callable[[], int]) -> None:
+        self._settings = settings
+        self._now_ms = now_ms
+        # Order of claims and wakes: a job that was claimed before its cause went must not fall asleep on it after.
+        self._serials = itertools.count(1)
+        self._woken: dict[str, int] = {}
+        #: A hint for the timer, possibly too early (a rolled back move), never too late.
+        self._next_due_ms: int | None = None
+
+    # -- owing and forgetting ------------------------------------------------------------------------------------------
+
+    def enqueue_in(self, c: sqlite3.Connection, owed: Iterable[Owed]) -> None:
+        """Owe steps. What waits, is delayed, blocked or failed is ready again; what runs will run once more.
+
+        REMOVE supersedes all other steps of its asset; IDENTIFY supersedes a REMOVE that has not begun.
+        """
+        now = self._now_ms()
+        rows: list[dict[str, Any]] = []
+        for item in owed:
+            if item.step is Step.REMOVE:
+                # What was owed before it in this very call goes as well.
+                c.executemany(SQL["enqueue"], rows)
+                rows = []
+                self.drop_in(c, item.asset, keep=(Step.REMOVE,))
+            elif item.step is Step.IDENTIFY:
+                c.execute(SQL["forget_step"], {"asset": item.asset, "step": Step.REMOVE.value})
+            rows.append(
+                {
+                    "asset": item.asset,
+                    "step": item.step.value,
+                    "target": item.target,
+                    "priority": int(item.priority),
+                    "now": now,
+                }
+            )
+        c.executemany(SQL["enqueue"], rows)
+
+    def drop_in(self, c: sqlite3.Connection, asset: AssetId, *, keep: Collection[Step] = ()) -> None:
+        """Forget what is owed for *asset*, but for *keep*. What runs is forgotten at its end, whatever that is."""
+        arguments = {"asset": asset, "keep": json.dumps([step.value for step in keep]), "now": self._now_ms()}
+        c.execute(SQL["forget_waiting"], arguments)
+        c.execute(SQL["forget_running"], arguments)
+
+    def clear_in(self, c: sqlite3.Connection) -> None:
+        """Forget everything that is owed, and the history (a reset). Pauses stay; what runs is forgotten at its end."""
+        c.execute(SQL["forget_all_waiting"])
+        c.execute(SQL["forget_all_running"], {"now": self._now_ms()})
+        c.execute(SQL["forget_history"])
+
+    # -- ends of an attempt --------------------------------------------------------------------------------------------
+
+    def complete_in(self, c: sqlite3.Connection, job: Job) -> Outcome:
+        """The attempt did its work: DONE, and the row is gone.
+
+        SUPERSEDED where the asset changed meanwhile (ready again), was forgotten (gone), or the job is no longer this
+        attempt's; the caller's own writes of the same transaction are then about old bytes.
+        """
+        if c.execute(SQL["complete"], {"id": job.id, "generation": job.generation}).rowcount:
+            self._remember(c, job, Outcome.DONE)
+            return Outcome.DONE
+        self._end_if_superseded(c, job)
+        return Outcome.SUPERSEDED
+
+    def retry_in(self, c: sqlite3.Connection, job: Job, error: str, *, after_s: float | None = None) -> Outcome:
+        """Delay the job, or fail it if its attempts are used up.
+
+        With *after_s* it was an outage: the attempt does not count, and it waits at least so long, however often.
+        """
+        attempt = self._end_if_superseded(c, job)
+        if attempt is None:
+            return Outcome.SUPERSEDED
+        now = self._now_ms()
+        if after_s is None:
+            following = retry.next_attempt(job, error, settings=self._settings, now_ms=now)
+            attempts, outages = attempt.attempts, 0
+        else:
+            attempts, outages = max(0, attempt.attempts - 1), attempt.outages + 1
+            following = retry.after_outage(outages, after_s=after_s, settings=self._settings, now_ms=now)
+        if isinstance(following, retry.Failed):
+            return self._fail(c, job, following.reason)
+        c.execute(
+            SQL["delay"],
+            {
+                "id": job.id,
+                "run_at": following.run_at_ms,
+                "attempts": attempts,
+                "outages": outages,
+                "error": error,
+                "now": now,
+            },
+        )
+        if self._next_due_ms is None or following.run_at_ms < self._next_due_ms:
+            self._next_due_ms = following.run_at_ms
+        self._remember(c, job, Outcome.RETRIED, error)
+        return Outcome.RETRIED
+
+    def fail_in(self, c: sqlite3.Connection, job: Job, error: str) -> Outcome:
+        """Fail the job for good: until its asset changes or somebody asks again."""
+        return Outcome.SUPERSEDED if self._end_if_superseded(c, job) is None else self._fail(c, job, error)
+
+    def block_in(self, c: sqlite3.Connection, job: Job, *, cause: str, reason: str) -> Outcome:
+        """Let the job wait until `wake(cause)`; the attempt does not count.
+
+        If the cause was woken after the job was claimed, the job is ready at once: it saw the world before.
+        """
+        attempt = self._end_if_superseded(c, job)
+        if attempt is None:
+            return Outcome.SUPERSEDED
+        arguments: dict[str, Any] = {"id": job.id, "attempts": max(0, attempt.attempts - 1), "now": self._now_ms()}
+        if self._woken.get(cause, 0) > attempt.claim_serial:
+            c.execute(SQL["ready_again"], arguments)
+        else:
+            c.execute(SQL["block"], {**arguments, "cause": cause, "error": reason})
+        self._remember(c, job, Outcome.BLOCKED, reason)
+        return Outcome.BLOCKED
+
+    def release_in(self, c: sqlite3.Connection, job: Job) -> None:
+        """Give the job back as if it had not been claimed."""
+        attempt = self._end_if_superseded(c, job)
+        if attempt is not None:
+            c.execute(
+                SQL["ready_again"], {"id": job.id, "attempts": max(0, attempt.attempts - 1), "now": self._now_ms()}
+            )
+
+    def _end_if_superseded(self, c: sqlite3.Connection, job: Job) -> _Attempt | None:
+        """The attempt, if it is still this job's and about today's bytes; else end it as superseded and say None."""
+        row = c.execute(SQL["claimed_row"], {"id": job.id, "generation": job.generation}).fetchone()
+        if row is None:
+            return None  # it was ended before, by this owner or by a restart: nothing to undo
+        attempt = _Attempt(row[0], bool(row[1]), *row[2:])
+        if attempt.is_dropped:
+            c.execute(SQL["forget_one"], {"id": job.id})
+        elif attempt.generation != job.generation:
+            c.execute(SQL["ready_again"], {"id": job.id, "attempts": 0, "now": self._now_ms()})
+        else:
+            return attempt
+        self._remember(c, job, Outcome.SUPERSEDED)
+        return None
+
+    def _fail(self, c: sqlite3.Connection, job: Job, error: str) -> Outcome:
+        c.execute(SQL["fail"], {"id": job.id, "error": error, "now": self._now_ms()})
+        self._remember(c, job, Outcome.FAILED, error)
+        return Outcome.FAILED
+
+    def _remember(self, c: sqlite3.Connection, job: Job, outcome: Outcome, error: str = "") -> None:
+        rows = self._settings.history_rows
+        if not rows:
+            return
+        cursor = c.execute(
+            SQL["remember"],
+            {
+                "asset": job.asset,
+                "step": job.step.value,
+                "target": job.target,
+                "outcome": outcome.value,
+                "attempts": job.attempts,
+                "error": error,
+                "now": self._now_ms(),
+            },
+        )
+        if cursor.lastrowid and cursor.lastrowid % _TRIM_EVERY == 0:
+            c.execute(SQL["trim_history"], {"rows": rows})
+
+    # -- the asset's view ----------------------------------------------------------------------------------------------
+
+    def open_states_in(self, c: sqlite3.Connection, asset: AssetId) -> dict[JobState, int]:
+        """How many of the asset's jobs are in each state; empty if nothing is owed."""
+        return {JobState(state): count for state, count in c.execute(SQL["open_states"], {"asset": asset})}
+
+    def open_reason_in(self, c: sqlite3.Connection, asset: AssetId) -> str:
+        """The error that best says why the asset is not done: of a failed job, else a blocked, else a delayed one."""
+        row = c.execute(SQL["open_reason"], {"asset": asset}).fetchone()
+        return row[0] if row else ""
+
+    # -- start ---------------------------------------------------------------------------------------------------------
+
+    def return_running_in(self, c: sqlite3.Connection) -> list[tuple[AssetId, Step, str]]:
+        """At start: give back what a dead process had claimed; returns what failed because it used up its attempts.
+
+        Attempts are counted at the claim, so that a file that kills its process ends in failed.
+        """
+        now = self._now_ms()
+        c.execute(SQL["forgotten_at_start"])
+        killed = c.execute(SQL["killed"], {"max_attempts": self._settings.max_attempts, "now": now}).fetchall()
+        for asset, step, target, attempts, error in killed if self._settings.history_rows else ():
+            c.execute(
+                SQL["remember"],
+                {
+                    "asset": asset,
+                    "step": step,
+                    "target": target,
+                    "outcome": Outcome.FAILED.value,
+                    "attempts": attempts,
+                    "error": error,
+                    "now": now,
+                },
+            )
+        c.execute(SQL["return_running"], {"now": now})
+        return [(AssetId(asset), Step(step), target) for asset, step, target, _, _ in killed]
