@@ -1,0 +1,327 @@
+"""Look at the disk: one entry, or one whole directory. Runs in a worker thread, in small slices.
+
+In: a root and paths relative to it. Out: values. Follows no symbolic link below the root: every directory is opened
+from its parent's descriptor with O_NOFOLLOW, so a path cannot lead out of the root, not even in a race.
+No descriptor outlives a slice: an open one would keep a disk from being unmounted.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import marshal
+import os
+import stat
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, Literal, Self
+
+from msearchd.domain.asset import Root, StatFingerprint
+from msearchd.watch.hints import Coverage, Entered
+from msearchd.watch.ignore import FolderRules, Rule, Rules
+
+_DIR_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_MAX_CHAIN: Final = 32  # descriptors of one slice; deeper folders are opened again from the root
+_PLACEHOLDER_MIN_BYTES: Final = 16 * 4096  # smaller files may live inside their inode and own no block
+_SF_DATALESS: Final = 0x40000000  # macOS <sys/stat.h>: the bytes are in the cloud
+#: The entry is not there. ELOOP: a symbolic link stands where a directory was.
+GONE_ERRNOS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+
+
+@dataclass(frozen=True, slots=True)
+class RootIdentity:
+    """Which directory stands at the root's path. Equal: the same directory of the same mounted file system."""
+
+    device: int
+    inode: int
+
+
+class RootUnreadable(Exception):  # noqa: N818 - an outcome of a slice, turned into RootWent by the watcher
+    """The root cannot be read as itself now: missing, another directory in its place, or its device fails."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What stands at one name. `fingerprint` for file and left; `reason` for left and excluded."""
+
+    kind: Literal["file", "left", "dir", "gone", "excluded"]
+    fingerprint: StatFingerprint | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A whole directory. Excluded entries are not in it; `excluded` counts them."""
+
+    path: bytes
+    inode: int
+    mtime_ns: int
+    ctime_ns: int
+    device: int
+    files: dict[bytes, StatFingerprint]
+    left: dict[bytes, str]  # name -> reason; its fingerprint is in `files` too, with inode 0
+    subdirs: list[bytes]
+    signature: int
+    entered: Entered = field(default_factory=Entered)
+    excluded: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FolderLook:
+    """What stands at some names of one folder."""
+
+    path: bytes
+    device: int
+    entries: dict[bytes, Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class NotListed:
+    """A directory that could not be listed. "gone": it is not there; "unreadable": keep what is known of it."""
+
+    path: bytes
+    kind: Literal["gone", "unreadable"]
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class RootContext:
+    """A root as the scanning thread needs it."""
+
+    root: Root
+    rules: Rules
+    coverage: Coverage
+    max_file_bytes: int
+    identity: RootIdentity | None = None
+
+
+class Walk:
+    """A slice's view of one root. A context manager: closes its descriptors. Raises RootUnreadable on entry."""
+
+    def __init__(self, context: RootContext) -> None:
+        self._context = context
+        self._chain: list[tuple[bytes, int]] = []  # (path, descriptor) from the root down
+
+    def __enter__(self) -> Self:
+        fd, identity = open_root(self._context.root.path)
+        if self._context.identity is None:
+            self._context.identity = identity
+        elif identity != self._context.identity:
+            os.close(fd)
+            raise RootUnreadable("another folder stands in its place (unmounted, or replaced)")
+        self._chain = [(b"", fd)]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for _, fd in self._chain:
+            os.close(fd)
+        self._chain = []
+
+    def look(self, folder: bytes, names: list[bytes]) -> FolderLook | NotListed:
+        """Say what stands at each of *names* in *folder*. A folder that a rule leaves out is as good as gone."""
+        try:
+            if (rule := self._context.rules.check_path(folder, is_dir=True)) is not None:
+                return NotListed(folder, "gone", rule.pattern)
+            fd = self._open(folder)
+            rules = self._context.rules.folder(folder)
+            entries = {name: self._look_one(fd, rules, name) for name in names}
+            return FolderLook(folder, os.fstat(fd).st_dev, entries)
+        except OSError as error:
+            return _not_listed(folder, error)
+
+    def read(self, path: bytes) -> Listing | NotListed:
+        """Tell the source that *path* is entered, then list it. The caller knows that no rule leaves it out."""
+        try:
+            fd = self._open(path)
+            entered = self._context.coverage.enter(self._context.root.id, path, fd)
+            return self._list_open(path, fd, entered)
+        except OSError as error:
+            return _not_listed(path, error)
+
+    def stamp(self, path: bytes) -> os.stat_result | NotListed:
+        """Tell the source that *path* is entered, without listing it; its stat, taken afterwards."""
+        try:
+            fd = self._open(path)
+            self._context.coverage.enter(self._context.root.id, path, fd)
+            return os.fstat(fd)
+        except OSError as error:
+            return _not_listed(path, error)
+
+    def is_there(self, path: bytes, fingerprint: StatFingerprint) -> bool:
+        """True if *path* is still the file of *fingerprint* (so it did not move away)."""
+        folder, _, name = path.rpartition(b"/")
+        try:
+            return os.stat(name, dir_fd=self._open(folder), follow_symlinks=False).st_ino == fingerprint.inode
+        except OSError:
+            return False
+
+    # -- one entry -----------------------------------------------------------------------------------------------------
+
+    def _look_one(self, fd: int, rules: FolderRules, name: bytes) -> Entry:
+        try:
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in GONE_ERRNOS:
+                return Entry("gone")
+            raise
+        is_dir = stat.S_ISDIR(status.st_mode)
+        rule = rules.check(os.fsdecode(name), is_dir=is_dir) or special_rule(status.st_mode)
+        if rule is not None:
+            return Entry("excluded", reason=rule.pattern)
+        if is_dir:
+            return Entry("dir")
+        fingerprint, reason = self._judge(fd, name, status)
+        return Entry("left" if reason else "file", fingerprint, reason)
+
+    def _judge(self, fd: int, name: bytes | str, status: os.stat_result) -> tuple[StatFingerprint, str]:
+        reason = reason_to_leave(fd, name, status, max_file_bytes=self._context.max_file_bytes)
+        inode = 0 if reason else status.st_ino
+        return StatFingerprint(status.st_size, status.st_mtime_ns, status.st_ctime_ns, inode), reason
+
+    # -- one directory -------------------------------------------------------------------------------------------------
+
+    def _list_open(self, path: bytes, fd: int, entered: Entered) -> Listing:
+        # Before the entries: a change while we read leaves an older stamp behind, and phase 1 looks again.
+        status = os.fstat(fd)
+        rules = self._context.rules.folder(path)
+        files: dict[bytes, StatFingerprint] = {}
+        left: dict[bytes, str] = {}
+        subdirs: list[bytes] = []
+        excluded = 0
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                is_dir = entry.is_dir(follow_symlinks=False)
+                if rules.check(entry.name, is_dir=is_dir) is not None:
+                    excluded += 1
+                    continue
+                name = os.fsencode(entry.name)
+                if is_dir:
+                    subdirs.append(name)
+                    continue
+                try:
+                    seen = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # it went while we read; its hint is on the way
+                if not stat.S_ISREG(seen.st_mode):
+                    excluded += 1
+                    continue
+                files[name], reason = self._judge(fd, entry.name, seen)
+                if reason:
+                    left[name] = reason
+        return Listing(
+            path, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_dev, files, left, subdirs,
+            signature(files, subdirs), entered, excluded,
+        )  # fmt: skip
+
+    # -- descriptors ---------------------------------------------------------------------------------------------------
+
+    def _open(self, path: bytes) -> int:
+        """A descriptor of directory *path*, through the chain of its parents. Raises OSError."""
+        while self._chain[-1][0] and path != self._chain[-1][0] and not path.startswith(self._chain[-1][0] + b"/"):
+            os.close(self._chain.pop()[1])
+        at, fd = self._chain[-1]
+        if path == at:
+            return fd
+        for name in path[len(at) + 1 if at else 0 :].split(b"/"):
+            if len(self._chain) >= _MAX_CHAIN:
+                os.close(self._chain.pop(1)[1])
+            fd = os.open(name, _DIR_FLAGS, dir_fd=fd)
+            at = at + b"/" + name if at else name
+            self._chain.append((at, fd))
+        return fd
+
+
+def open_root(path: bytes) -> tuple[int, RootIdentity]:
+    """Open a root (a symbolic link to a folder is fine here). Raises RootUnreadable."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        reason = "it is not there" if error.errno in GONE_ERRNOS else f"it cannot be opened: {error.strerror}"
+        raise RootUnreadable(reason) from error
+    status = os.fstat(fd)
+    return fd, RootIdentity(status.st_dev, status.st_ino)
+
+
+def special_rule(mode: int) -> Rule | None:
+    """The rule that leaves out what is neither file nor directory."""
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return None
+    if stat.S_ISLNK(mode):
+        return Rule("symlink", "built-in: links are not followed")
+    return Rule("special file", "built-in: sockets, pipes and devices hold no bytes of their own")
+
+
+def reason_to_leave(fd: int, name: bytes | str, status: os.stat_result, *, max_file_bytes: int) -> str:
+    """Why the bytes of a regular file are not to be read; empty if they are."""
+    if status.st_size > max_file_bytes:
+        return f"larger than {_human(max_file_bytes)}"
+    if is_placeholder(fd, name, status):
+        return "cloud placeholder"
+    if not _mode_allows(status) and not os.access(name, os.R_OK, dir_fd=fd):
+        return "unreadable: EACCES"
+    return ""
+
+
+def is_placeholder(fd: int, name: bytes | str, status: os.stat_result) -> bool:
+    """True if reading would fetch the bytes from elsewhere, or there are none: SF_DATALESS, or a file all of hole.
+
+    `st_blocks == 0` alone proves nothing (inline data, file systems that never count): only where the file is too large
+    for its inode and the file system itself says that it holds no data (SEEK_DATA fails with ENXIO).
+    """
+    if getattr(status, "st_flags", 0) & _SF_DATALESS:
+        return True
+    if status.st_size <= _PLACEHOLDER_MIN_BYTES or status.st_blocks or not hasattr(os, "SEEK_DATA"):
+        return False
+    try:
+        probe = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+    except OSError:
+        return False
+    try:
+        os.lseek(probe, 0, os.SEEK_DATA)
+    except OSError as error:
+        return error.errno == errno.ENXIO
+    finally:
+        os.close(probe)
+    return False
+
+
+def signature(files: dict[bytes, StatFingerprint], subdirs: list[bytes]) -> int:
+    """Signed 64-bit hash of a directory's children, never 0. Equal signatures: nothing to compare (BLAKE2b)."""
+    rows = [(name, f.size, f.mtime_ns, f.ctime_ns, f.inode) for name, f in sorted(files.items())]
+    digest = hashlib.blake2b(marshal.dumps((rows, sorted(subdirs)), 2), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True) or 1
+
+
+_UID: Final = os.geteuid()
+_GROUPS: Final = frozenset({os.getegid(), *os.getgroups()})
+
+
+def _mode_allows(status: os.stat_result) -> bool:
+    """What the mode bits alone say; where they say no, an access list may still say yes."""
+    if _UID == 0:
+        return True
+    if status.st_uid == _UID:
+        return bool(status.st_mode & stat.S_IRUSR)
+    if status.st_gid in _GROUPS:
+        return bool(status.st_mode & stat.S_IRGRP)
+    return bool(status.st_mode & stat.S_IROTH)
+
+
+def _not_listed(path: bytes, error: OSError) -> NotListed:
+    if error.errno in GONE_ERRNOS:
+        return NotListed(path, "gone")
+    name = errno.errorcode.get(error.errno or 0, "error")
+    return NotListed(path, "unreadable", f"{name}: {error.strerror}")
+
+
+def _human(count: int) -> str:
+    for unit, size in (("GB", 1024**3), ("MB", 1024**2), ("KB", 1024)):
+        if count >= size:
+            return f"{count / size:.4g} {unit}"
+    return f"{count} bytes"

@@ -1,0 +1,122 @@
+"""Hints and their sources: "something may have changed there". Never an event to be believed: the disk is the truth.
+
+In: whatever a system tells (inotify, watchdog, a clock). Out: Hint values, pulled by the watcher.
+A source may send a hint too many, never one too few: what it lost it repairs with a recursive hint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple, Protocol
+
+from msearchd.domain.asset import Root, RootId
+
+# Plain integers, not an enum.Flag: a burst makes hundreds of thousands of these, and Flag's `|` costs 20 times as much.
+CREATED: Final = 1
+CLOSED: Final = 2  # a writer closed it
+MODIFIED: Final = 4
+ATTRIB: Final = 8
+GONE: Final = 16
+MOVED: Final = 32  # arrived complete, by rename
+DIR: Final = 64  # the system says that it is a directory
+LOST: Final = 128  # repair after lost events, or a mere look by the clock: nothing was witnessed
+
+
+class Hint(NamedTuple):
+    """Something may have changed at *path* of *root* (relative, b"" is the root itself).
+
+    `is_recursive`: anything below it may have changed too. `seen_at`: seconds of the loop's clock.
+    """
+
+    root: RootId
+    path: bytes
+    is_recursive: bool = False
+    flags: int = 0
+    seen_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """What a source says of a directory that is about to be listed.
+
+    `was`: its place before, if the source is certain that this very directory was watched elsewhere. `is_watched`:
+    changes in it will be told.
+    """
+
+    is_watched: bool = True
+    was: tuple[RootId, bytes] | None = None
+
+
+class Coverage(Protocol):
+    """How the scanner tells a source which directories there are. Called from the scanning thread."""
+
+    def enter(self, root: RootId, path: bytes, fd: int) -> Entered:
+        """Watch the directory open as *fd*, BEFORE its caller lists it: no gap between the two."""
+
+    def leave(self, root: RootId, path: bytes) -> None:
+        """Stop watching *path* and all below it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceHealth:
+    """How well changes are noticed. `advice` is what a person can do about it; empty if all is well."""
+
+    backend: str
+    state: Literal["ok", "degraded", "down"] = "ok"
+    advice: str = ""
+    watched_dirs: int = 0
+    unwatched_dirs: int = 0
+    watch_limit: int = 0  # 0: unknown or none
+    overflows: int = 0
+    restarts: int = 0
+
+
+class WatchSource(Protocol):
+    """One way to notice changes. All methods but those of `coverage` belong to the event loop's thread.
+
+    Made with `notify`, a function it calls on the loop when there are hints to take.
+    """
+
+    @property
+    def name(self) -> str:
+        """Which backend it is."""
+
+    @property
+    def coverage(self) -> Coverage:
+        """To be told of every directory that is listed."""
+
+    async def add_root(self, root: Root) -> None:
+        """Begin to watch *root*, which can be read now. Raises RetryLater or Misconfigured."""
+
+    async def remove_root(self, root_id: RootId) -> None:
+        """Forget a root; unknown ones are no error."""
+
+    def hints(self) -> list[Hint]:
+        """All hints since the last call. Never blocks."""
+
+    async def barrier(self, *, deadline_s: float) -> bool:
+        """After True, every file operation that ended before the call is among the hints (taken or to be taken).
+
+        False: this source cannot tell, or did not in time; scan the roots instead.
+        """
+
+    def scanned(self, root: RootId, *, took_s: float) -> None:
+        """A whole scan of *root* ended; a source that goes by the clock plans its next look by its cost."""
+
+    def health(self) -> SourceHealth:
+        """A frozen snapshot."""
+
+    async def close(self) -> None:
+        """Stop; ends every thread and process of its own."""
+
+
+class NoCoverage:
+    """For sources that find directories by themselves."""
+
+    def enter(self, root: RootId, path: bytes, fd: int) -> Entered:
+        """Nothing to do."""
+        del root, path, fd
+        return Entered()
+
+    def leave(self, root: RootId, path: bytes) -> None:
+        """Nothing to do."""

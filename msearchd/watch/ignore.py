@@ -1,0 +1,264 @@
+"""Which files and folders are left out, and which rule says so.
+
+In: names, and the ignore files of a root. Out: a Rule, or None for "index it". Patterns are gitignore's (pathspec).
+The nearest file decides first: .msearchignore before .gitignore of the same folder, deeper folders before upper ones,
+then the settings, then the built-in list, then "hidden". `!pattern` brings back what a weaker one left out. Three rules
+are absolute: keys and secrets, names of unfinished files, folders with .nomedia.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from pathspec.patterns.gitignore.base import GitIgnorePatternError
+from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+
+from msearchd import errors
+from msearchd.settings import WatchSettings
+from msearchd.watch import default_excludes, paths
+from msearchd.watch.partial import is_partial_text
+
+#: Files that change what is left out: a hint on one of them means "look at its folder again, and all below".
+CONTROL_FILES: Final = frozenset({b".msearchignore", b".gitignore", b".nomedia"})
+_MAX_IGNORE_FILE_BYTES: Final = 256 * 1024
+_SIMPLE = re.compile(r"[^*?\[\]\\!/ ]+")  # no wildcard, no path
+_SUFFIX = re.compile(r"\*(\.[^*?\[\]\\!/ ]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Why something is left out (or kept): the pattern, and where it stands ("built-in list v1", "/home/a/.x:3")."""
+
+    pattern: str
+    origin: str
+
+
+class PatternSet:
+    """Lines of one origin. `check` says Rule and whether it excludes; the last line that matches decides, as in git.
+
+    Plain names and "*.ext", nearly all lines in practice, are dictionary look-ups; the rest are regular expressions.
+    """
+
+    def __init__(self, lines: Iterable[str], origin: str, *, numbered: bool = True) -> None:
+        self.complaints: list[str] = []
+        self._origin, self._numbered = origin, numbered
+        self._names: dict[str, int] = {}
+        self._dir_names: dict[str, int] = {}
+        self._suffixes: dict[str, int] = {}
+        self._dir_suffixes: dict[str, int] = {}
+        self._patterns: list[tuple[int, re.Pattern[str], bool]] = []
+        #: Those that can match a file by itself: "dir/" reaches a file only through its folder, asked about before.
+        self._file_patterns: list[tuple[int, re.Pattern[str], bool]] = []
+        self._texts: list[str] = []
+        for number, raw in enumerate(lines, start=1):
+            self._texts.append(raw.rstrip("\r\n"))
+            self._add(number - 1, self._texts[-1])
+
+    def __bool__(self) -> bool:
+        return bool(self._names or self._dir_names or self._suffixes or self._dir_suffixes or self._patterns)
+
+    def check(self, path: str, name: str, *, is_dir: bool) -> tuple[Rule, bool] | None:
+        """(rule, True) if *path* (relative to where the lines stand) is left out, (rule, False) if `!` keeps it."""
+        best, excludes = self._names.get(name, -1), True
+        dot = name.rfind(".")
+        suffix = name[dot:] if dot >= 0 else ""
+        if suffix:
+            best = max(best, self._suffixes.get(suffix, -1))
+        if is_dir:
+            best = max(best, self._dir_names.get(name, -1))
+            if suffix:
+                best = max(best, self._dir_suffixes.get(suffix, -1))
+        for index, regex, includes in self._patterns if is_dir else self._file_patterns:  # last line first
+            if index < best:
+                break
+            if regex.match(path + "/" if is_dir else path):
+                best, excludes = index, includes
+                break
+        if best < 0:
+            return None
+        return self.rule(best), excludes
+
+    def rule(self, index: int) -> Rule:
+        """The rule of line *index* (from 0)."""
+        where = f"{self._origin}:{index + 1}" if self._numbered else self._origin
+        return Rule(self._texts[index].strip(), where)
+
+    def _add(self, index: int, text: str) -> None:
+        line = text.strip()
+        if not line or line.startswith("#"):
+            return
+        bare = line.removesuffix("/")
+        if _SIMPLE.fullmatch(bare):
+            (self._dir_names if line.endswith("/") else self._names)[bare] = index
+            return
+        if (match := _SUFFIX.fullmatch(bare)) and match[1].count(".") == 1:
+            (self._dir_suffixes if line.endswith("/") else self._suffixes)[match[1]] = index
+            return
+        try:
+            pattern = GitIgnoreSpecPattern(text)
+        except (GitIgnorePatternError, ValueError, re.error) as error:
+            self.complaints.append(f"{self._origin}:{index + 1}: {line!r} is not a gitignore pattern ({error})")
+            return
+        if pattern.regex is not None and pattern.include is not None:
+            row = (index, pattern.regex, pattern.include)
+            self._patterns.insert(0, row)
+            if not line.endswith("/"):
+                self._file_patterns.insert(0, row)
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """The ignore files of one folder. `sets`: strongest first."""
+
+    sets: tuple[PatternSet, ...] = ()
+    nomedia: Rule | None = None
+
+
+_EMPTY: Final = _Folder()
+
+
+@dataclass(frozen=True, slots=True)
+class FolderRules:
+    """The rules that hold for the names in one folder, ready to ask."""
+
+    path: str
+    #: (folder the patterns are relative to, patterns), strongest first.
+    sets: tuple[tuple[str, PatternSet], ...]
+    absolute: Rule | None  # the folder as a whole is left out
+    secrets: PatternSet | None
+    include_hidden: bool
+
+    def check(self, text: str, *, is_dir: bool) -> Rule | None:
+        """The rule that leaves out the entry named *text* (as os.fsdecode gives it), or None."""
+        if self.absolute is not None:
+            return self.absolute
+        if not is_dir and is_partial_text(text):
+            return Rule("unfinished file", "built-in: download or editor temporary name")
+        path = f"{self.path}/{text}" if self.path else text
+        if self.secrets is not None and (secret := self.secrets.check(path, text, is_dir=is_dir)):
+            return secret[0]
+        for base, patterns in self.sets:
+            found = patterns.check(path[len(base) + 1 :] if base else path, text, is_dir=is_dir)
+            if found is not None:
+                return found[0] if found[1] else None
+        if not self.include_hidden and text.startswith("."):
+            return Rule("hidden", "include_hidden = false")
+        return None
+
+
+@dataclass(slots=True)
+class Rules:
+    """Rules of one root; reads ignore files when asked about a folder, and remembers them until told to forget.
+
+    Used from the scanning thread and, for `explain`, from another: every step is a single dictionary operation.
+    """
+
+    root: bytes
+    settings: WatchSettings
+    private: bytes = b""  # our own data folder: never indexed, wherever it lies
+    _settings_set: PatternSet = field(init=False)
+    _default_set: PatternSet | None = field(init=False)
+    _secrets: PatternSet | None = field(init=False)
+    _folders: OrderedDict[bytes, _Folder] = field(init=False, default_factory=OrderedDict)
+    complaints: dict[bytes, tuple[str, ...]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._settings_set = PatternSet(self.settings.exclude, "watch.exclude")
+        check_patterns(self._settings_set)
+        use = self.settings.use_default_excludes
+        origin = f"built-in list v{default_excludes.VERSION}"
+        self._default_set = _DEFAULT_SET(default_excludes.DEFAULTS, origin) if use else None
+        self._secrets = _DEFAULT_SET(default_excludes.SECRETS, f"{origin}: keys and secrets") if use else None
+
+    def folder(self, path: bytes) -> FolderRules:
+        """Rules for the names in folder *path* (relative to the root). Reads the ignore files above it once."""
+        sets: list[tuple[str, PatternSet]] = []
+        absolute: Rule | None = None
+        for ancestor in paths.ancestors(path):  # deepest first
+            folder = self._load(ancestor)
+            absolute = folder.nomedia or absolute
+            sets += [(os.fsdecode(ancestor), patterns) for patterns in folder.sets]
+        sets.append(("", self._settings_set))
+        if self._default_set is not None:
+            sets.append(("", self._default_set))
+        if self.private and self._is_private(path):
+            absolute = Rule("msearchd's own data", "built-in")
+        return FolderRules(os.fsdecode(path), tuple(sets), absolute, self._secrets, self.settings.include_hidden)
+
+    def check_path(self, path: bytes, *, is_dir: bool) -> Rule | None:
+        """The rule that leaves *path* out, be it by its own name or by a folder above it."""
+        parts = path.split(b"/") if path else []
+        for depth, name in enumerate(parts):
+            is_last = depth == len(parts) - 1
+            rule = self.folder(b"/".join(parts[:depth])).check(os.fsdecode(name), is_dir=is_dir or not is_last)
+            if rule is not None:
+                return rule
+        return None
+
+    def forget(self, path: bytes) -> None:
+        """Read the ignore files of folder *path* again when next asked."""
+        self._folders.pop(path, None)
+        self.complaints.pop(path, None)
+
+    def all_complaints(self) -> tuple[str, ...]:
+        """Lines of the ignore files read so far that are no patterns, and are passed over."""
+        return tuple(complaint for lines in list(self.complaints.values()) for complaint in lines)
+
+    def _is_private(self, path: bytes) -> bool:
+        full = paths.join(self.root, path)
+        return full == self.private or full.startswith(self.private + b"/")
+
+    def _load(self, path: bytes) -> _Folder:
+        found = self._folders.get(path)
+        if found is None:
+            found = self._folders[path] = self._read(path)
+            while len(self._folders) > 8192:  # about 1 MB; folders without ignore files share one value
+                self._folders.popitem(last=False)
+        return found
+
+    def _read(self, path: bytes) -> _Folder:
+        base = paths.join(self.root, path)
+        sets = []
+        names = [b".msearchignore", b".gitignore"] if self.settings.use_gitignore else [b".msearchignore"]
+        complaints: list[str] = []
+        for name in names:
+            text = _read_small(paths.join(base, name))
+            if text:
+                patterns = PatternSet(text.splitlines(), os.fsdecode(paths.join(base, name)))
+                complaints += patterns.complaints
+                sets.append(patterns)
+        nomedia = paths.join(base, b".nomedia")
+        rule = Rule(".nomedia", os.fsdecode(nomedia)) if os.path.lexists(nomedia) else None
+        if complaints:
+            self.complaints[path] = tuple(complaints)
+        return _Folder(tuple(sets), rule) if sets or rule else _EMPTY
+
+
+def check_patterns(patterns: PatternSet) -> None:
+    """Refuse the settings' patterns where one is none. Raises Misconfigured with all of them."""
+    if patterns.complaints:
+        message = "; ".join(patterns.complaints)
+        raise errors.Misconfigured(message, key="watch.exclude", hint="patterns are written as in a .gitignore file")
+
+
+def _DEFAULT_SET(text: str, origin: str) -> PatternSet:  # noqa: N802 - built once per root from constants
+    return PatternSet(text.splitlines(), origin, numbered=False)
+
+
+def _read_small(path: bytes) -> str:
+    """Text of an ignore file; empty if there is none, it is no regular file, or it cannot be read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        return os.read(fd, _MAX_IGNORE_FILE_BYTES).decode("utf-8", "surrogateescape")
+    except OSError:  # a directory of that name
+        return ""
+    finally:
+        os.close(fd)

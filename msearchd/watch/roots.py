@@ -1,0 +1,84 @@
+"""Roots that come and go: which file system they are on, and whether what vanished may be believed.
+
+A disk that is unplugged, a share that is not mounted, a server that shows an empty folder: all look like "everything
+was deleted". A root in doubt goes offline: nothing of it is deleted, its hits stay, and it comes back by itself.
+Pure, but for reading /proc/self/mountinfo.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+#: File systems that other machines change without telling this kernel: events alone would miss it.
+NETWORK_TYPES: Final = frozenset({
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "afs", "ceph", "coda", "ncpfs", "gfs2", "ocfs2", "lustre",
+    "glusterfs", "beegfs", "davfs", "acfs", "vboxsf", "vmhgfs", "prl_fs",
+})  # fmt: skip
+#: Fewer losses than this are a person tidying up, not a disk that went.
+BRAKE_MIN_FILES: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What a whole scan of a root found missing, before any of it is believed."""
+
+    known_files: int  # before the scan
+    vanished_files: int
+    is_empty: bool  # not one entry in the root
+    #: The same mounted directory was watched all along, so deletions were made in it and not by its absence.
+    is_vouched: bool
+
+
+def doubt(losses: Losses, *, brake_percent: int) -> str:
+    """Why the losses are not believed, as a sentence; empty if they are."""
+    if losses.is_vouched or not losses.vanished_files:
+        return ""
+    if losses.is_empty:
+        return f"it is empty, but {losses.known_files} files were known: is its disk mounted?"
+    share = losses.vanished_files * 100
+    if losses.vanished_files >= BRAKE_MIN_FILES and share > losses.known_files * brake_percent:
+        return (
+            f"{losses.vanished_files} of {losses.known_files} files vanished at once: nothing is deleted until they"
+            " are back or the loss is confirmed"
+        )
+    return ""
+
+
+def file_system_type(path: bytes) -> str:
+    """Type of the file system that *path* lies on ("ext4", "nfs4", "fuse.sshfs"); "" where that is not known."""
+    if sys.platform != "linux":
+        return ""
+    try:
+        table = Path("/proc/self/mountinfo").read_bytes()
+    except OSError:
+        return ""
+    return type_in_mountinfo(table, os.path.realpath(path))
+
+
+def type_in_mountinfo(table: bytes, path: bytes) -> str:
+    """Look *path* (absolute, resolved) up in the text of /proc/self/mountinfo (proc(5)): longest mount point wins."""
+    best, found = -1, b""
+    for line in table.splitlines():
+        left, separator, right = line.partition(b" - ")
+        fields = left.split()
+        if not separator or len(fields) < 5 or not right.split():
+            continue
+        point = _unescape(fields[4])
+        if (point in {b"/", path} or path.startswith(point + b"/")) and len(point) >= best:
+            best, found = len(point), right.split()[0]
+    return found.decode("ascii", "replace")
+
+
+def is_network(fs_type: str) -> bool:
+    """True if changes by others come without events. FUSE counts, but for fuseblk, which is a local disk."""
+    return fs_type in NETWORK_TYPES or fs_type.startswith("fuse.") or fs_type == "fuse"
+
+
+def _unescape(field: bytes) -> bytes:
+    for code, char in ((b"\\040", b" "), (b"\\011", b"\t"), (b"\\012", b"\n"), (b"\\134", b"\\")):
+        field = field.replace(code, char)
+    return field

@@ -1,0 +1,197 @@
+"""Compare a whole tree with what is known of it: one streaming walk, in slices.
+
+In: a root and where to begin. Out: changes, as they are found; at the end what vanished, if it may be believed. Memory:
+the walk's stack, the folders of one slice, and what vanished (bounded). Never blocks the loop: a slice of some
+20 ms runs in a thread, then the loop is free. May be dropped after any slice and begun again: what was compared stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Mapping
+from typing import Final, Literal
+
+from msearchd.domain.asset import RootId, StatFingerprint
+from msearchd.watch import hints, paths
+from msearchd.watch.changes import DirScanned, FileMoved, TreeMoved
+from msearchd.watch.comparer import Comparer, Held, Manner
+from msearchd.watch.disk import Listing, NotListed, RootContext, RootUnreadable, Walk
+from msearchd.watch.plan import Found, in_order, move_key
+from msearchd.watch.ports import ChangeSink, KnownTree
+from msearchd.watch.resolver import OnDisk, Resolved
+from msearchd.watch.settler import Settled
+from msearchd.watch.status import ScanSummary
+
+ScanKind = Literal["live", "start", "repair", "verify"]
+
+_SLICE_S: Final = 0.02
+_SLICE_ENTRIES: Final = 2000
+_SLICE_DIRS: Final = 64
+
+
+class ScanJob:
+    """One walk. `step` until it says True; then `vanished` holds what is missing, for the watcher to judge."""
+
+    def __init__(self, context: RootContext, *, path: bytes, folders: tuple[bytes, ...], kind: ScanKind) -> None:
+        self.context = context
+        self.path = path
+        self.kind = kind
+        self.is_forced = False
+        self.accepts_losses = False
+        self.done: asyncio.Future[ScanSummary] = asyncio.get_running_loop().create_future()
+        self.folders = folders
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin again from the top: after a step that failed halfway."""
+        self.stack: list[bytes] = list(reversed(self.folders))
+        self.vanished = Held()
+        self.dirs = self.files = self.changes = 0
+        self.known_files = 0
+        self.is_root_empty = False
+        self.began_at: float | None = None
+        self._at_end = False
+
+    @property
+    def root(self) -> RootId:
+        """Whose tree."""
+        return self.context.root.id
+
+    @property
+    def has_begun(self) -> bool:
+        """True once a slice has run."""
+        return self.began_at is not None
+
+    def add(self, folders: tuple[bytes, ...]) -> None:
+        """Walk these too; only before it has begun."""
+        self.folders += folders
+        self.stack = list(reversed(self.folders))
+
+    @property
+    def is_whole_root(self) -> bool:
+        """True if nothing of the root is left out."""
+        return self.folders == (b"",)
+
+    def __repr__(self) -> str:
+        return f"<ScanJob {self.kind} of root {self.root} {self.path!r}: {self.dirs} dirs, {len(self.stack)} to go>"
+
+    def summary(self, *, doubt: str = "") -> ScanSummary:
+        """What it came to so far."""
+        took = time.monotonic() - self.began_at if self.began_at is not None else 0.0
+        return ScanSummary(
+            self.root, self.path, self.dirs, self.files, self.changes,
+            len(self.vanished.files) + len(self.vanished.dirs) + self.vanished.dropped, took, doubt,
+        )  # fmt: skip
+
+
+class Scanner:
+    """Runs the steps of scan jobs. One per watcher; never two steps at once."""
+
+    def __init__(self, known: KnownTree, sink: ChangeSink, comparer: Comparer, on_disk: OnDisk) -> None:
+        self._known = known
+        self._sink = sink
+        self._comparer = comparer
+        self._on_disk = on_disk
+
+    async def step(self, job: ScanJob, out: Resolved) -> bool:
+        """Read and compare one slice; True once the walk is over. Raises RootUnreadable, and what the sink raises."""
+        if job.began_at is None:
+            job.began_at = time.monotonic()
+            job.known_files = await self._known.count_files(job.root)
+        if not job.stack:
+            return True
+        slice_ = await self._on_disk(job.context, functools.partial(_read_slice, job))
+        found = Found()
+        for result in slice_:
+            await self._take(job, out, found, result)
+        moves = await self._moves_from_held(job, found)
+        changes = in_order(found, extra_moves=moves)
+        if changes:
+            await self._sink.apply(changes)
+            job.changes += sum(1 for change in changes if not isinstance(change, DirScanned))
+        return not job.stack
+
+    async def _take(self, job: ScanJob, out: Resolved, found: Found, result: Listing | NotListed) -> None:
+        place = (job.root, result.path)
+        if isinstance(result, NotListed):
+            if result.kind == "unreadable":
+                if not result.path:
+                    raise RootUnreadable(f"it cannot be read: {result.reason}")
+                out.unreadable[place] = result.reason
+            else:
+                out.left.append(place)  # the watcher looks at its name
+            return
+        out.readable.add(place)
+        job.dirs += 1
+        job.files += len(result.files)
+        if not result.path:
+            job.is_root_empty = not (result.files or result.subdirs or result.excluded)
+        known_dir = await self._known.directory(job.root, result.path)
+        manner = Manner(is_live=job.kind == "live", is_forced=job.is_forced, held=job.vanished)
+        moved = await self._comparer.take_listing(found, job.root, result, known_dir, manner)
+        if isinstance(moved, TreeMoved):
+            job.stack.append(result.path)  # again, once the move is applied: now everything in it has a name
+        else:
+            job.stack += sorted((paths.join(result.path, name) for name in result.subdirs), reverse=True)
+
+    async def _moves_from_held(self, job: ScanJob, found: Found) -> list[FileMoved]:
+        """Files that vanished earlier in this walk and appear now."""
+        if not job.vanished.files or not found.appeared:
+            return []
+        twins = _by_key(job.vanished.files)
+        pairs: list[tuple[bytes, bytes, StatFingerprint]] = []
+        for (root, path), file in found.appeared.items():
+            key = move_key(file.fingerprint, 0)
+            if root == job.root and key is not None and not file.left and key in twins:
+                pairs.append((twins.pop(key), path, file.fingerprint))
+        if not pairs:
+            return []
+        # Looked at some slices ago: it may be back.
+        old = [(old, job.vanished.files[old]) for old, _, _ in pairs]
+        still_there = await self._on_disk(job.context, functools.partial(_still_there, job.context, old))
+        moves = []
+        for old_path, new_path, fingerprint in pairs:
+            if old_path in still_there:
+                continue
+            del job.vanished.files[old_path], found.appeared[job.root, new_path]
+            moves.append(FileMoved(job.root, old_path, job.root, new_path, fingerprint))
+        return moves
+
+
+def vanished_as_hints(job: ScanJob, *, now: float) -> list[Settled]:
+    """What the walk missed, as places to look at once more: only a second look right before makes a deletion."""
+    flags = hints.GONE
+    places = [*job.vanished.dirs, *job.vanished.files]
+    return [
+        Settled(job.root, path, is_recursive=False, flags=flags, first_at=now, is_forced=job.is_forced)
+        for path in places
+    ]
+
+
+def _read_slice(job: ScanJob) -> list[Listing | NotListed]:
+    """In the thread: list folders from the stack until the slice is used up. Children go on the stack afterwards."""
+    out: list[Listing | NotListed] = []
+    entries = 0
+    until = time.monotonic() + _SLICE_S
+    with Walk(job.context) as walk:
+        # Depth first by slices: the stack stays as small as the widest level of one branch.
+        while job.stack and entries < _SLICE_ENTRIES and len(out) < _SLICE_DIRS and time.monotonic() < until:
+            result = walk.read(job.stack.pop())
+            out.append(result)
+            entries += len(result.files) if isinstance(result, Listing) else 0
+    return out
+
+
+def _still_there(context: RootContext, files: list[tuple[bytes, StatFingerprint]]) -> set[bytes]:
+    with Walk(context) as walk:
+        return {path for path, fingerprint in files if walk.is_there(path, fingerprint)}
+
+
+def _by_key(files: Mapping[bytes, StatFingerprint]) -> dict[tuple[int, int, int, int], bytes]:
+    out = {}
+    for path, fingerprint in files.items():
+        if (key := move_key(fingerprint, 0)) is not None:
+            out[key] = path
+    return out

@@ -1,0 +1,1 @@
+"""Ways to notice changes, one file each, behind msearchd.watch.hints.WatchSource."""

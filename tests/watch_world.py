@@ -1,0 +1,348 @@
+"""What the watch tests share: a tree that remembers (KnownTree and ChangeSink in memory), a watcher over it, and a
+generator of file operations. The memory's meaning of each change is the contract that the catalog keeps too."""
+
+import asyncio
+import contextlib
+import os
+import random
+import shutil
+import stat
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from msearchd.domain.asset import KnownDir, Root, RootId, RootState, StatFingerprint
+from msearchd.settings import WatchSettings
+from msearchd.watch import changes as ch
+from msearchd.watch.watcher import Watcher
+
+
+ONE = RootId(1)
+
+
+@dataclass
+class Node:
+    files: dict = field(default_factory=dict)
+    dirs: dict = field(default_factory=dict)
+    known: KnownDir | None = None
+
+
+class MemoryTree:
+    """Applies changes to nested dicts. Also a log of everything that was applied."""
+
+    def __init__(self):
+        self.tops = {}
+        self.states = {}
+        self.left = {}
+        self.log = []
+        self.fail_next = []  # exceptions for the next calls of apply
+
+    # -- KnownTree
+
+    async def directory(self, root, path):
+        node = self._find(root, path)
+        return node.known if node else None
+
+    async def files(self, root, path):
+        node = self._find(root, path)
+        return dict(node.files) if node else {}
+
+    async def file(self, root, path):
+        folder, _, name = path.rpartition(b"/")
+        node = self._find(root, folder)
+        return node.files.get(name) if node else None
+
+    async def subdirs(self, root, path):
+        node = self._find(root, path)
+        return list(node.dirs) if node else []
+
+    async def directories(self, root, path=b"") -> AsyncIterator[list]:
+        node = self._find(root, path)
+        stack = [(path, node)] if node else []
+        while stack:
+            at, node = stack.pop()
+            if node.known:
+                yield [(at, node.known)]
+            stack += [(at + b"/" + name if at else name, child) for name, child in node.dirs.items()]
+
+    async def count_files(self, root, path=b""):
+        node = self._find(root, path)
+        return sum(1 for _ in self._walk(node, b"")) if node else 0
+
+    # -- ChangeSink
+
+    async def apply(self, changes):
+        if self.fail_next:
+            raise self.fail_next.pop(0)
+        for change in changes:
+            self.log.append(change)
+            self._apply_one(change)
+
+    def _apply_one(self, c):
+        match c:
+            case ch.FileSeen() | ch.FileLeft():
+                folder, _, name = c.path.rpartition(b"/")
+                self._make(c.root, folder).files[name] = c.fingerprint
+                self.left.pop((c.root, c.path), None)
+                if isinstance(c, ch.FileLeft):
+                    self.left[c.root, c.path] = c.reason
+            case ch.FileTouched():
+                folder, _, name = c.path.rpartition(b"/")
+                node = self._find(c.root, folder)
+                if node and name in node.files:
+                    node.files[name] = c.fingerprint
+            case ch.FileGone():
+                folder, _, name = c.path.rpartition(b"/")
+                if node := self._find(c.root, folder):
+                    node.files.pop(name, None)
+            case ch.TreeGone():
+                assert c.path, "a root is never gone"
+                folder, _, name = c.path.rpartition(b"/")
+                if node := self._find(c.root, folder):
+                    node.dirs.pop(name, None)
+            case ch.FileMoved():
+                folder, _, name = c.old.rpartition(b"/")
+                if node := self._find(c.root, folder):
+                    node.files.pop(name, None)
+                folder, _, name = c.new.rpartition(b"/")
+                self._make(c.new_root, folder).files[name] = c.fingerprint
+            case ch.TreeMoved():
+                folder, _, name = c.old.rpartition(b"/")
+                node = self._find(c.root, folder)
+                moved = node.dirs.pop(name, None) if node else None
+                if moved is not None:
+                    folder, _, name = c.new.rpartition(b"/")
+                    self._make(c.new_root, folder).dirs[name] = moved
+            case ch.DirScanned():
+                self._make(c.root, c.path).known = KnownDir(c.inode, c.mtime_ns, c.ctime_ns, c.signature, c.scanned_ms)
+            case ch.RootWent():
+                self.states[c.root] = (c.state, c.reason)
+
+    # -- looking
+
+    def all_files(self, root=ONE):
+        top = self.tops.get(root)
+        return dict(self._walk(top, b"")) if top else {}
+
+    def of(self, kind):
+        return [c for c in self.log if isinstance(c, kind)]
+
+    def _walk(self, node, at):
+        for name, fingerprint in node.files.items():
+            yield (at + b"/" + name if at else name), fingerprint
+        for name, child in node.dirs.items():
+            yield from self._walk(child, at + b"/" + name if at else name)
+
+    def _find(self, root, path):
+        node = self.tops.get(root)
+        for name in path.split(b"/") if path else []:
+            if node is None:
+                return None
+            node = node.dirs.get(name)
+        return node
+
+    def _make(self, root, path):
+        node = self.tops.setdefault(root, Node())
+        for name in path.split(b"/") if path else []:
+            node = node.dirs.setdefault(name, Node())
+        return node
+
+
+def on_disk(root):
+    """path -> fingerprint of every regular file below *root*: what the memory must equal."""
+    out = {}
+    base = os.fsencode(root)
+    for folder, _, names in os.walk(base):
+        for name in names:
+            if name.endswith((b".tmp", b"~")):  # a save that failed halfway: never indexed
+                continue
+            path = os.path.join(folder, name)
+            status = os.lstat(path)
+            if stat.S_ISREG(status.st_mode):
+                out[path[len(base) + 1 :]] = StatFingerprint.of(status)
+    return out
+
+
+def differences(memory, root, root_id=ONE):
+    """Human-readable lines; empty if memory and disk agree."""
+    disk, known = on_disk(root), memory.all_files(root_id)
+    lines = [f"missing {p!r} {disk[p]}" for p in disk.keys() - known.keys()]
+    lines += [f"left over {p!r}" for p in known.keys() - disk.keys()]
+    lines += [f"stale {p!r}: {known[p]} is {disk[p]}" for p in disk.keys() & known.keys() if disk[p] != known[p]]
+    return lines
+
+
+FAST = {
+    "settle_closed_s": 0.02,
+    "settle_created_s": 0.1,
+    "settle_modified_s": 0.05,
+    "settle_gone_s": 0.02,
+}
+
+
+@contextlib.asynccontextmanager
+async def watching(folder, state_dir, *, memory=None, **settings):
+    """A running watcher over *folder* (root 1): (watcher, memory)."""
+    memory = memory if memory is not None else MemoryTree()
+    state_dir.mkdir(exist_ok=True)
+    watcher = Watcher(WatchSettings(**{**FAST, **settings}), memory, memory, state_dir=state_dir)
+    task = asyncio.create_task(watcher.run())
+    await watcher.add_root(Root(ONE, os.fsencode(folder)))
+    try:
+        yield watcher, memory
+        if task.done():
+            task.result()
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def until(condition, *, deadline_s=10.0):
+    """Wait for a condition, with a deadline."""
+    async with asyncio.timeout(deadline_s):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def state_of(watcher):
+    return watcher.snapshot().roots[0].state
+
+
+class FileOps:
+    """Random operations on a real folder, seeded. Nothing is truncated by path or mapped: no event tells of those."""
+
+    NAMES = ("a", "b", "c", "d.txt", "e.md", "\udcff.bin", "f g")
+
+    def __init__(self, root: Path, outside: Path, seed: int):
+        self.root, self.outside, self.rng = root, outside, random.Random(seed)
+        outside.mkdir(exist_ok=True)
+        self.count = 0
+
+    def run(self, steps):
+        for _ in range(steps):
+            self.step()
+
+    def step(self):
+        op = self.rng.choices(
+            [self.write, self.append, self.mkdirs, self.rename_file, self.rename_dir, self.unlink, self.rmtree,
+             self.move_out, self.move_in, self.atomic_save, self.file_to_dir, self.chmod, self.utime, self.link,
+             self.symlink, self.copytree, self.write_outside, self.vim_save],
+            [14, 4, 9, 5, 6, 3, 1, 1, 3, 4, 1, 1, 1, 1, 1, 1, 2, 2],
+        )[0]  # fmt: skip
+        self.count += 1
+        with contextlib.suppress(OSError, shutil.Error):
+            op()
+
+    # -- choices
+
+    def dirs(self, base=None):
+        out = [base or self.root]
+        for folder, names, _ in os.walk(base or self.root):
+            out += [Path(folder) / name for name in names if not (Path(folder) / name).is_symlink()]
+        return out
+
+    def files(self):
+        return [Path(f) / n for f, _, names in os.walk(self.root) for n in names if not (Path(f) / n).is_symlink()]
+
+    def a_dir(self):
+        return self.rng.choice(self.dirs())
+
+    def a_file(self):
+        files = self.files()
+        return self.rng.choice(files) if files else self.a_dir() / "none"
+
+    def place(self):
+        return self.a_dir() / self.rng.choice(self.NAMES)
+
+    def text(self):
+        return (f"{self.count} " * self.rng.randint(0, 40)).encode()
+
+    # -- operations
+
+    def write(self):
+        self.place().write_bytes(self.text())
+
+    def append(self):
+        with self.a_file().open("ab") as file:
+            file.write(b"x")
+
+    def mkdirs(self):
+        path = self.a_dir()
+        for _ in range(self.rng.randint(1, 4)):
+            path /= self.rng.choice(self.NAMES)
+        path.mkdir(parents=True)
+        (path / "in.txt").write_bytes(self.text())
+
+    def rename_file(self):
+        self.a_file().rename(self.place())
+
+    def rename_dir(self):
+        dirs = self.dirs()[1:]
+        if dirs:
+            self.rng.choice(dirs).rename(self.place())
+
+    def unlink(self):
+        self.a_file().unlink()
+
+    def rmtree(self):
+        dirs = self.dirs()[1:]
+        if dirs:
+            shutil.rmtree(self.rng.choice(dirs))
+
+    def move_out(self):
+        dirs = self.dirs()[1:]
+        if dirs:
+            self.rng.choice(dirs).rename(self.outside / f"o{self.count}")
+
+    def move_in(self):
+        out = sorted(self.outside.iterdir())
+        if out:
+            self.rng.choice(out).rename(self.place())
+
+    def write_outside(self):
+        out = [p for p in self.dirs(self.outside) if p != self.outside]
+        if out:
+            (self.rng.choice(out) / self.rng.choice(self.NAMES)).write_bytes(self.text())
+
+    def atomic_save(self):
+        path = self.a_file()
+        fresh = path.with_name(f"x{self.count}.tmp")
+        fresh.write_bytes(self.text())
+        fresh.rename(path)
+
+    def vim_save(self):
+        path = self.a_file()
+        backup = path.with_name(path.name + "~")
+        path.rename(backup)
+        path.write_bytes(self.text())
+        backup.unlink()
+
+    def file_to_dir(self):
+        path = self.a_file()
+        path.unlink()
+        path.mkdir()
+        (path / "in.txt").write_bytes(b"1")
+
+    def chmod(self):
+        self.a_file().chmod(self.rng.choice([0o644, 0o600]))
+
+    def utime(self):
+        os.utime(self.a_file(), (1, self.rng.randint(1, 10**9)))
+
+    def link(self):
+        os.link(self.a_file(), self.place())
+
+    def symlink(self):
+        self.place().symlink_to(self.rng.choice([self.root, Path("/etc"), self.a_file()]))
+
+    def copytree(self):
+        dirs = self.dirs()[1:]
+        if not dirs:
+            return
+        source, target = self.rng.choice(dirs), self.place()
+        if not target.is_relative_to(source):
+            shutil.copytree(source, target, symlinks=True)
+
+
+__all__ = ["FAST", "FileOps", "MemoryTree", "RootState", "differences", "on_disk", "state_of", "until", "watching"]
