@@ -119,7 +119,8 @@ class EmbedStep:
                 await self._outcomes.not_done(job, error)
 
     async def _embed_group(self, space: Space, group: Sequence[_Piece]) -> None:
-        await self._catalog.intend(space.name, [piece.content.id for piece in group])
+        await self._outcomes.commit(
+            lambda c: [self._catalog.intend_in(c, space.name, piece.content.id) for piece in group])
         for points, texts in _requests(space, group):
             vectors = await self._pool.embed(texts, model=space.model, role=Role.DOCUMENT, lane=Lane.BULK,
                                              deadline_s=self._deadline_s)

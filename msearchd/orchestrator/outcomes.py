@@ -9,16 +9,12 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from typing import Final
 
-import structlog
-
 from msearchd import errors
 from msearchd.aio.sqlite import Database
 from msearchd.domain.asset import AssetId, AssetState
 from msearchd.domain.job import Job, JobState, Outcome, Owed
 from msearchd.jobs.queue import JobQueue
 from msearchd.store.catalog import Catalog
-
-log = structlog.get_logger(__name__)
 
 #: What an asset is while jobs in these states are open; the first that applies.
 _STATE_BY_OPEN_JOB: Final = (
@@ -37,18 +33,19 @@ def state_from_jobs(open_jobs: dict[JobState, int]) -> AssetState | None:
 
 
 class Outcomes:
-    """Records what came of jobs. Shared by all lanes; owns no state."""
+    """Records what came of jobs. Shared by all lanes; owns nothing but a counter of files that became searchable."""
 
     def __init__(self, database: Database, catalog: Catalog, queue: JobQueue) -> None:
         self._database = database
         self._catalog = catalog
         self._queue = queue
+        self.indexed = 0  # for the rate in the status; a transaction that runs twice counts twice, which is no matter
 
     async def done(self, job: Job, write: Callable[[sqlite3.Connection], Iterable[Owed] | None] = lambda _: None, *,
-                   skipped: str = "") -> Outcome:
+                   skipped: str | None = None) -> Outcome:
         """Commit *write* and the end of *job* together; *write* may return steps that are owed from now on.
 
-        *skipped* is the reason for which the file's bytes are left alone, if they are.
+        *skipped*: the reason for which the file's bytes are left alone, "" if they are not; None leaves that as it is.
         """
 
         def finish(c: sqlite3.Connection) -> Outcome:
@@ -58,7 +55,7 @@ class Outcomes:
         self._queue.notify()
         return outcome
 
-    def done_in(self, c: sqlite3.Connection, job: Job, owed: Iterable[Owed] = (), *, skipped: str = "") -> Outcome:
+    def done_in(self, c: sqlite3.Connection, job: Job, owed: Iterable[Owed] = (), *, skipped: str | None = None) -> Outcome:
         """As `done`, inside a transaction of the caller, who calls `queue.notify()` after it."""
         self._queue.enqueue_in(c, owed)
         outcome = self._queue.complete_in(c, job)
@@ -71,6 +68,8 @@ class Outcomes:
 
         def move(c: sqlite3.Connection) -> None:
             match error:
+                case errors.NotFound():
+                    self._queue.complete_in(c, job)  # the catalog forgot the file meanwhile
                 case errors.Misconfigured():
                     self._queue.block_in(c, job, cause=error.key or "configuration", reason=reason)
                 case errors.RetryLater():
@@ -82,6 +81,17 @@ class Outcomes:
         await self._database.write(move)
         self._queue.notify()
 
+    async def also(self, owed: Iterable[Owed]) -> None:
+        """Owe more steps, besides the job at hand."""
+        wanted = tuple(owed)
+        if wanted:
+            await self._queue.enqueue(wanted)
+
+    async def commit(self, write: Callable[[sqlite3.Connection], None]) -> None:
+        """Commit *write*, which composed `done_in`, and wake whoever waits."""
+        await self._database.write(write)
+        self._queue.notify()
+
     async def blocked(self, job: Job, *, cause: str, reason: str) -> None:
         """Block *job* until *cause* is gone."""
 
@@ -91,7 +101,7 @@ class Outcomes:
 
         await self._database.write(move)
 
-    def _settle_state_in(self, c: sqlite3.Connection, asset: AssetId, *, skipped: str = "", reason: str = "") -> None:
+    def _settle_state_in(self, c: sqlite3.Connection, asset: AssetId, *, skipped: str | None = None, reason: str = "") -> None:
         state = state_from_jobs(self._queue.open_states_in(c, asset))
         if state is AssetState.PENDING:
             self._catalog.set_state_in(c, asset, state)
@@ -100,5 +110,6 @@ class Outcomes:
             self._catalog.set_state_in(c, asset, state, reason or self._queue.open_reason_in(c, asset))
         elif skipped:
             self._catalog.set_state_in(c, asset, AssetState.SKIPPED, skipped)
-        else:
+        elif skipped == "" or self._catalog.state_in(c, asset) is not AssetState.SKIPPED:
             self._catalog.set_state_in(c, asset, AssetState.INDEXED)
+            self.indexed += 1

@@ -6,9 +6,12 @@ Owns the memory of which space a model writes to, and the count of what is not f
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 
 import structlog
 
+from msearchd.aio.sqlite import Database
+from msearchd.domain.asset import ContentId
 from msearchd.domain.space import ModelKey, Space, SpaceName
 from msearchd.inference.pool import Pool
 from msearchd.store.catalog import Catalog
@@ -20,7 +23,8 @@ log = structlog.get_logger(__name__)
 class Spaces:
     """One space per text model that is in use."""
 
-    def __init__(self, *, catalog: Catalog, pool: Pool, store: VectorStore) -> None:
+    def __init__(self, *, database: Database, catalog: Catalog, pool: Pool, store: VectorStore) -> None:
+        self._database = database
         self._catalog = catalog
         self._pool = pool
         self._store = store
@@ -41,10 +45,14 @@ class Spaces:
                 return space
             space = await self._pool.space(model)
             await self._store.ensure(space)
-            await self._catalog.put_space(space)
+            await self._database.write(lambda c: self._remember_in(c, space))
             self._known[model] = space
             log.info("space ready", space=space.name, model=model, dim=space.dim)
             return space
+
+    def _remember_in(self, c: sqlite3.Connection, space: Space) -> None:
+        self._catalog.put_space_in(c, space)
+        self._catalog.set_active_space_in(c, space.name)
 
     def forget(self, space: SpaceName | None = None) -> None:
         """Make the space again at its next use (it was dropped)."""
@@ -66,10 +74,21 @@ class Spaces:
         count, self._unflushed = self._unflushed, 0
         try:
             # Read before the flush: an intent written while it runs is not covered by it.
-            covered = await self._catalog.live_intents()
+            covered = await self._live_intents()
             await self._store.flush()
         except BaseException:
             self._unflushed += count
             raise
-        await self._catalog.settle_intents(covered)
+        for name, contents in covered.items():
+            await self._database.write(
+                lambda c, n=name, ids=contents: self._catalog.settle_intents_in(c, n, ids))  # type: ignore[misc]
         await self._store.optimize()
+
+    async def _live_intents(self) -> dict[SpaceName, list[ContentId]]:
+        """Contents whose points are all put, by space."""
+        found: dict[SpaceName, list[ContentId]] = {}
+        for space, content_id in await self._catalog.open_intents():
+            content = await self._catalog.content(content_id)
+            if content is None or space in content.live_spaces:
+                found.setdefault(space, []).append(content_id)
+        return found

@@ -5,17 +5,18 @@ In: a claimed job. Out: rows, and the steps owed next. Raises MsearchError; the 
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from typing import Final
 
 from msearchd import errors
 from msearchd.domain.asset import RootState
 from msearchd.domain.job import Job, Owed, Step
 from msearchd.domain.media import Extraction, Identified, SegmentKind
-from msearchd.domain.space import ModelKey, SpaceName
+from msearchd.domain.space import ModelKey
 from msearchd.media.client import ChangedWhileReading, Extractors
-from msearchd.media.registry import steps_for
+from msearchd.media.registry import skip_reason, steps_for
 from msearchd.orchestrator import plan
 from msearchd.orchestrator.intake import root_cause
 from msearchd.orchestrator.keyed_locks import KeyedLocks
@@ -24,6 +25,10 @@ from msearchd.settings import ExtractSettings
 from msearchd.store.catalog import AssetRow, Catalog, ContentRow
 from msearchd.store.vector_store import VectorStore
 
+#: Time for the watcher to say that a file has gone; then its jobs are forgotten and nothing is retried.
+_VANISHED_RETRY_S: Final = 5.0
+
+Read = Callable[["AssetRow", "ContentRow", Identified], Awaitable[Extraction | None]]
 #: Tells the watcher to look at a folder again: (root, path relative to it).
 AskForScan = Callable[[int, bytes], None]
 
@@ -101,7 +106,7 @@ class Steps:
             return None
         return await self._slow_extractors.ocr(asset.path, identified, content.ocr_pages)
 
-    async def _read_content(self, job: Job, read: Callable[..., object]) -> None:
+    async def _read_content(self, job: Job, read: Read) -> None:
         asset = await self._asset(job)
         content = await self._catalog.content_of(job.asset)
         if asset is None or content is None:
@@ -112,7 +117,7 @@ class Steps:
             content = await self._catalog.content(content.id) or content
             try:
                 with _vanishing(asset, self._ask_for_scan):
-                    extraction: Extraction | None = await read(asset, content, identified)  # type: ignore[misc]
+                    extraction = await read(asset, content, identified)
             except ChangedWhileReading:
                 # Other bytes than those identified: begin again with them.
                 again = Owed(job.asset, Step.IDENTIFY, priority=job.priority)
@@ -149,3 +154,22 @@ class Steps:
             message = "its folder is offline"
             raise errors.Misconfigured(message, key=root_cause(asset.root), hint="it goes on when the folder is back")
         return asset
+
+
+def progress(content: ContentRow, readable_steps: tuple[Step, ...]) -> plan.ContentProgress:
+    """How far a content is, as the plan wants to know it."""
+    return plan.ContentProgress(
+        readable_steps=readable_steps, is_extracted=content.is_extracted, wants_ocr=content.wants_ocr,
+        has_ocr=content.has_ocr, segments=content.segments, embedded_by=content.live_models)
+
+
+@contextlib.contextmanager
+def _vanishing(asset: AssetRow, ask_for_scan: AskForScan) -> Iterator[None]:
+    """A file that is not there is no failure: the watcher looks at its folder again, and the job waits for the answer."""
+    try:
+        yield
+    except errors.NotFound as error:
+        ask_for_scan(asset.root, asset.relative.rpartition(b"/")[0])
+        # Not done with it: where the whole root is gone for a while, the file comes back unchanged and unseen.
+        message = f"the file is not there: {error}"
+        raise errors.RetryLater(message, after_s=_VANISHED_RETRY_S) from error

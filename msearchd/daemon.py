@@ -1,0 +1,282 @@
+"""Composition root: build, wire, supervise, stop in reverse order. Constructs and lists services, nothing else.
+
+In: settings. Out: a running daemon, and its exit status (0 stopped, 1 failed, 78 misconfigured).
+Never imports torch, numpy, a decoder or a store engine: those live in child processes (a test holds it).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from msearchd import errors
+from msearchd.aio.child import Limits
+from msearchd.aio.instance import InstanceLock
+from msearchd.aio.sqlite import Database
+from msearchd.api.server import ControlServer
+from msearchd.control.events import EventBus
+from msearchd.domain.job import Step
+from msearchd.domain.space import ModelKey, Space, Vectors
+from msearchd.inference.pool import Lane as PoolLane
+from msearchd.inference.pool import Pool, Role
+from msearchd.jobs.queue import JobQueue
+from msearchd.media.client import Extractors, chunking_fingerprint
+from msearchd.orchestrator.control import DaemonControl, Parts
+from msearchd.orchestrator.dispatcher import Dispatcher, Lane
+from msearchd.orchestrator.embed import EmbedStep
+from msearchd.orchestrator.explain import Explainer
+from msearchd.orchestrator.folders import FolderList
+from msearchd.orchestrator.intake import Intake
+from msearchd.orchestrator.keyed_locks import KeyedLocks
+from msearchd.orchestrator.outcomes import Outcomes
+from msearchd.orchestrator.processing import Processing
+from msearchd.orchestrator.recovery import Recovery
+from msearchd.orchestrator.reset import Reset
+from msearchd.orchestrator.runner import Runner
+from msearchd.orchestrator.spaces import Spaces
+from msearchd.orchestrator.status import Sources, StatusPage
+from msearchd.orchestrator.steps import Steps
+from msearchd.orchestrator.upkeep import Upkeep
+from msearchd.search.service import SearchService
+from msearchd.settings import Settings
+from msearchd.store.catalog import Catalog
+from msearchd.store.client import StoreProcess
+from msearchd.watch.watcher import Watcher
+
+log = structlog.get_logger(__name__)
+
+EX_OK: Final = 0
+EX_FAILED: Final = 1
+EX_CONFIG: Final = 78
+#: Files whose embedding is asked for together: a window of lengths to sort, and one transaction to make them live.
+_EMBED_GROUP: Final = 64
+_RETRY_START_S: Final = 5.0
+
+
+def run(settings: Settings, *, config_file: str = "") -> int:
+    """Run the daemon until SIGTERM or SIGINT; return the exit status."""
+    try:
+        return asyncio.run(_main(settings, config_file))
+    except errors.Misconfigured as error:
+        log.error("cannot start", reason=error.sentence())  # noqa: TRY400 - a sentence for people, not a traceback
+        return EX_CONFIG
+
+
+async def _main(settings: Settings, config_file: str) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def asked_to_stop(number: signal.Signals) -> None:
+        if stop.is_set():  # the second time: now
+            log.warning("stopping at once", signal=number.name)
+            os._exit(EX_FAILED)
+        log.info("stopping", signal=number.name)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked_to_stop, number)
+    daemon = Daemon(settings, config_file=config_file)
+    async with daemon.running():
+        return await daemon.serve_until(stop)
+
+
+class Daemon:
+    """All services of one data folder. `running` builds them in order and takes them down in reverse."""
+
+    def __init__(self, settings: Settings, *, config_file: str = "") -> None:
+        self._settings = settings
+        self._config_file = config_file
+        self._stack = contextlib.AsyncExitStack()
+        self._is_draining = False
+        self._troubles: dict[str, str] = {}  # by service: what is wrong with it now
+        self.events = EventBus()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Build everything; on the way out drain, flush and close in reverse order."""
+        began = time.monotonic()
+        async with self._stack:
+            await self._build()
+            log.info("ready", seconds=round(time.monotonic() - began, 3), cpu_s=round(time.process_time(), 3))
+            yield
+
+    async def serve_until(self, stop: asyncio.Event) -> int:
+        """Run the services until *stop*, or until one of them ends by a bug."""
+        services = {
+            "watch": self._watcher.run,
+            "index": self._index,
+            "upkeep": self._upkeep.run,
+            "damage": self._repair_damage,
+            "api": self._server.wait,
+        }
+        tasks = {asyncio.create_task(run(), name=name): name for name, run in services.items()}
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        done, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        self._is_draining = True
+        status = EX_OK
+        for task in done - {stopping}:
+            status = EX_FAILED
+            log.error("service ended", service=tasks[task], exc_info=task.exception())
+        self.events.publish("draining")
+        await self._drain(tasks, stopping)
+        return status
+
+    async def _drain(self, tasks: dict[asyncio.Task[None], str], stopping: asyncio.Task[bool]) -> None:
+        await self._server.stop()
+        self.events.close()
+        await self._dispatcher.drain(deadline_s=self._settings.limits.drain_s)
+        for task in (*tasks, stopping):
+            task.cancel()
+        await asyncio.gather(*tasks, stopping, return_exceptions=True)
+        with contextlib.suppress(errors.MsearchError, TimeoutError):
+            async with asyncio.timeout(self._settings.limits.drain_s):
+                await self._spaces.settle()
+
+    # -- construction -----------------------------------------------------------------------------------------------------
+
+    async def _build(self) -> None:
+        settings, data_dir = self._settings, self._settings.data_dir
+        lock = InstanceLock.acquire(data_dir)
+        self._stack.callback(lock.release)
+        await self._build_records(data_dir)
+        self._build_children(data_dir)
+        self._build_orchestrator(data_dir)
+        await self._folders.start()
+        self._server = ControlServer(self._control, settings.api)
+        await self._server.start()
+
+    async def _build_records(self, data_dir: Path) -> None:
+        self._database = await Database.open(data_dir / "msearchd.db", is_durable=self._settings.queue.is_durable)
+        self._stack.push_async_callback(self._database.close)
+        self._catalog = Catalog(self._database)
+        await self._catalog.open()
+        self._queue = JobQueue(self._database, self._settings.queue, now_ms=lambda: time.time_ns() // 1_000_000)
+        await self._queue.open()
+        self._stack.push_async_callback(self._queue.close)
+
+    def _build_children(self, data_dir: Path) -> None:
+        settings = self._settings
+        limits = Limits(nice=settings.limits.nice)
+        self._store = StoreProcess(settings.store, data_dir, Limits(nice=0))  # searches wait for it
+        self._stack.push_async_callback(self._store.close)
+        self._pool = Pool(settings.inference, limits=limits, chunking=chunking_fingerprint(settings.extract),
+                          state_dir=data_dir)
+        self._stack.push_async_callback(self._pool.close)
+        self._extractors = Extractors(settings.extract, limits)
+        self._stack.push_async_callback(self._extractors.close)
+        # A scanned book must not keep a saved note waiting: pixels are read in a worker of their own.
+        one = settings.extract.model_copy(update={"workers": 1})
+        self._pixel_readers = Extractors(one, limits, name="ocr")
+        self._stack.push_async_callback(self._pixel_readers.close)
+
+    def _build_orchestrator(self, data_dir: Path) -> None:
+        settings, database, catalog, queue = self._settings, self._database, self._catalog, self._queue
+        self._watcher = Watcher(settings.watch, catalog, Intake(database, catalog, queue), state_dir=data_dir / "watch")
+        self._spaces = Spaces(database=database, catalog=catalog, pool=self._pool, store=self._store)
+        self._recovery = Recovery(database=database, catalog=catalog, queue=queue, store=self._store)
+        outcomes, locks = Outcomes(database, catalog, queue), KeyedLocks()
+        steps = Steps(
+            catalog=catalog, outcomes=outcomes, extractors=self._extractors, slow_extractors=self._pixel_readers,
+            store=self._store, settings=settings.extract, text_models=self._text_models, content_locks=locks,
+            ask_for_scan=self._watcher.request_scan)
+        embed = EmbedStep(catalog=catalog, outcomes=outcomes, pool=self._pool, store=self._store, spaces=self._spaces,
+                          content_locks=locks, deadline_s=settings.inference.request_timeout_s * 10)
+        runner = Runner(outcomes, {Step.IDENTIFY: steps.identify, Step.EXTRACT: steps.extract, Step.OCR: steps.ocr,
+                                   Step.RELOCATE: steps.relocate})
+        self._dispatcher = Dispatcher(queue, self._lanes(runner, embed))
+        self._folders = FolderList(database=database, catalog=catalog, queue=queue, watcher=self._watcher,
+                                   data_dir=data_dir, from_settings=settings.watch.folders)
+        self._control = self._build_control(outcomes, runner, data_dir)
+
+    def _build_control(self, outcomes: Outcomes, runner: Runner, data_dir: Path) -> DaemonControl:
+        database, catalog, queue = self._database, self._catalog, self._queue
+        processing = Processing(database=database, catalog=catalog, queue=queue, folders=self._watcher)
+        self._stack.push_async_callback(processing.close)
+        status = StatusPage(Sources(
+            catalog=catalog, queue=queue, store=self._store, pool=self._pool, outcomes=outcomes, runner=runner,
+            watch=self._watcher.snapshot, problems=lambda: tuple(self._troubles.values()),
+            is_draining=lambda: self._is_draining, data_dir=data_dir, config_file=self._config_file))
+        self._upkeep = Upkeep(
+            database=database, catalog=catalog, queue=queue, spaces=self._spaces, recovery=self._recovery,
+            data_dir=data_dir, min_free_bytes=self._settings.store.min_free_mb << 20,
+            grace_s=self._settings.watch.delete_grace_s, sample=status.sample)
+        search = SearchService(catalog, self._store, self._embed_query, self._settings.search)
+        reset = Reset(database=database, catalog=catalog, queue=queue, store=self._store, spaces=self._spaces,
+                      folders=self._folders)
+        return DaemonControl(Parts(
+            database=database, catalog=catalog, queue=queue, store=self._store, watcher=self._watcher,
+            folders=self._folders, processing=processing, explainer=Explainer(catalog=catalog, queue=queue, rules=self._watcher),
+            status=status, reset=reset, events=self.events, search=search.answer))
+
+    def _lanes(self, runner: Runner, embed: EmbedStep) -> list[Lane]:
+        workers = self._settings.extract.workers
+
+        async def embed_group(jobs: object) -> None:
+            await runner.run_group(jobs, embed.run)  # type: ignore[arg-type]
+
+        lanes = [
+            # One more than workers: while one outcome is committed, the worker reads the next file.
+            Lane(name="read", steps=((Step.IDENTIFY, None), (Step.EXTRACT, None)), run=runner.run_each,
+                 concurrency=workers + 1, claim_ahead=16 * workers),
+            Lane(name="ocr", steps=((Step.OCR, None),), run=runner.run_each, concurrency=1, claim_ahead=1),
+            Lane(name="relocate", steps=((Step.RELOCATE, None),), run=runner.run_each, concurrency=2, claim_ahead=32),
+        ]
+        lanes += [
+            # Two groups in flight: one is embedded while the other's points are stored.
+            Lane(name=f"embed:{model}", steps=((Step.EMBED, model),), run=embed_group, concurrency=2,
+                 group=_EMBED_GROUP, claim_ahead=0)
+            for model in self._text_models()
+        ]
+        return lanes
+
+    def _text_models(self) -> tuple[ModelKey, ...]:
+        name = self._settings.inference.text_model
+        return (ModelKey(name),) if name else ()
+
+    # -- services ---------------------------------------------------------------------------------------------------------
+
+    async def _index(self) -> None:
+        """Make catalog and store agree, then work on the queue. A store that is down only delays."""
+        await self._until_it_works("recovery", self._recovery.at_start)
+        for model in self._text_models():  # what was missing may be there now
+            await self._queue.wake(f"model:{model}")
+        await self._dispatcher.run()
+
+    async def _repair_damage(self) -> None:
+        """A space whose files were damaged and set aside is embedded again."""
+        while True:
+            damage = await self._store.next_damage()
+            log.error("vector files damaged", space=damage.space, reason=damage.reason)
+            for space in await self._catalog.spaces():
+                if space.name == damage.space:
+                    await self._until_it_works("repair", lambda s=space: self._recovery.compare(s))  # type: ignore[misc]
+
+    async def _until_it_works(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            try:
+                await work()
+            except errors.MsearchError as error:
+                self._troubles[name] = f"{name}: {error.sentence()}"
+                log.warning("waiting", service=name, reason=error.sentence())
+                await asyncio.sleep(getattr(error, "after_s", _RETRY_START_S))
+            else:
+                self._troubles.pop(name, None)
+                return
+
+    async def _embed_query(self, text: str) -> tuple[Space, Vectors] | None:
+        """The question as a vector; None where search by meaning is turned off. Raises what the model raises."""
+        for model in self._text_models():
+            space = await self._spaces.of(model)
+            vectors = await self._pool.embed([text], model=model, role=Role.QUERY, lane=PoolLane.INTERACTIVE,
+                                             deadline_s=self._settings.search.query_timeout_s)
+            return space, vectors
+        return None
+

@@ -1,0 +1,222 @@
+"""The daemon as its callers see it: the Control protocol over the stages.
+
+In: requests of the control package. Out: its replies. Each method is a few lines; the work is in the parts it is given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from msearchd import errors
+from msearchd.aio.sqlite import Database
+from msearchd.control.events import Event, EventBus
+from msearchd.control.protocol import ResetType
+from msearchd.control.replies import (
+    ExplainReply,
+    FailedItem,
+    FailedReply,
+    FolderReply,
+    FoldersReply,
+    HealthCheck,
+    HealthReply,
+    PauseReply,
+    ProcessReply,
+    ResetReply,
+    RetryReply,
+    SearchReply,
+    StatusReply,
+    SyncReply,
+)
+from msearchd.control.requests import SearchRequest
+from msearchd.control.types import path_text
+from msearchd.domain.asset import AssetId, AssetState
+from msearchd.domain.job import JobId, JobState
+from msearchd.jobs.queue import JobQueue, JobRow
+from msearchd.orchestrator.explain import Explainer
+from msearchd.orchestrator.folders import FolderList
+from msearchd.orchestrator.processing import Processing
+from msearchd.orchestrator.reset import Reset
+from msearchd.orchestrator.status import StatusPage
+from msearchd.store.catalog import Catalog
+from msearchd.store.vector_store import VectorStore
+from msearchd.watch.watcher import Watcher
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the facade is made of."""
+
+    database: Database
+    catalog: Catalog
+    queue: JobQueue
+    store: VectorStore
+    watcher: Watcher
+    folders: FolderList
+    processing: Processing
+    explainer: Explainer
+    status: StatusPage
+    reset: Reset
+    events: EventBus
+    search: Callable[[SearchRequest], Awaitable[SearchReply]]
+
+
+class DaemonControl:
+    """Implements msearchd.control.Control."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def status(self) -> StatusReply:
+        """The whole state."""
+        return await self._parts.status.compose()
+
+    async def health(self) -> HealthReply:
+        """Database writable, watcher alive, store answering."""
+        checks = [await _check("database", self._parts.database.write(lambda c: c.execute("SELECT 1").fetchone()))]
+        watch = self._parts.watcher.snapshot()
+        checks.append(HealthCheck(name="watch", is_ok=watch.health != "down", reason=watch.advice))
+        store = await self._parts.store.health()
+        checks.append(HealthCheck(name="store", is_ok=store.is_ok, reason=store.reason))
+        return HealthReply(is_ok=all(check.is_ok for check in checks), checks=checks)
+
+    async def search(self, request: SearchRequest) -> SearchReply:
+        """Hits, best first."""
+        return await self._parts.search(request)
+
+    async def sync(self, *, timeout_s: float) -> SyncReply:
+        """Wait until everything that happened before the call is searchable, blocked or failed."""
+        started = time.monotonic()
+        is_complete = False
+        try:
+            await self._parts.watcher.sync(deadline_s=timeout_s)
+            left_s = max(0.01, timeout_s - (time.monotonic() - started))
+            is_complete = await self._parts.queue.idle_for(None, deadline_s=left_s)
+        except errors.RetryLater as error:
+            log.info("sync not complete", reason=error.sentence())
+        counts = await self._parts.queue.counts()
+        return SyncReply(is_complete=is_complete, took_s=round(time.monotonic() - started, 3),
+                         pending=counts.ready + counts.running + counts.delayed, blocked=counts.blocked, failed=counts.failed)
+
+    # -- folders --------------------------------------------------------------------------------------------------------
+
+    async def folders(self) -> FoldersReply:
+        """All watched folders."""
+        return FoldersReply(folders=await self._parts.status.folders())
+
+    async def add_folder(self, path: bytes) -> FolderReply:
+        """Watch a folder, durably."""
+        root = await self._parts.folders.add(path)
+        self._parts.events.publish("folder added", {"path": path_text(root.path)})
+        return next(folder for folder in await self._parts.status.folders() if folder.path == path_text(root.path))
+
+    async def remove_folder(self, path: bytes) -> None:
+        """Watch it no more and forget its files."""
+        await self._parts.folders.remove(path)
+        self._parts.events.publish("folder removed", {"path": path_text(path)})
+
+    # -- process --------------------------------------------------------------------------------------------------------
+
+    async def process(self, paths: Sequence[bytes], *, wait_s: float) -> ProcessReply:
+        """Index these before everything else."""
+        run = await self._parts.processing.process_file(paths)
+        return await self._parts.processing.get_processing_status(run, wait_s=wait_s)
+
+    async def batch_process(self, paths: Sequence[bytes], *, concurrency: int) -> ProcessReply:
+        """As process, bounded, answered at once."""
+        run = await self._parts.processing.batch_process_files(paths, concurrency=concurrency)
+        return await self._parts.processing.get_processing_status(run)
+
+    async def process_status(self, process_id: str, *, wait_s: float) -> ProcessReply:
+        """How far it is."""
+        return await self._parts.processing.get_processing_status(process_id, wait_s=wait_s)
+
+    # -- why ------------------------------------------------------------------------------------------------------------
+
+    async def explain(self, path: bytes) -> ExplainReply:
+        """Why a path is found or not."""
+        return await self._parts.explainer.explain(path)
+
+    async def failed(self, *, limit: int, cursor: str) -> FailedReply:
+        """Failed and blocked work, newest first."""
+        rows = await self._parts.queue.troubles(limit=limit + 1, before=_job_of(cursor))
+        items = [item for row in rows[:limit] if (item := await self._failed_item(row)) is not None]
+        return FailedReply(items=items, next_cursor=str(rows[limit - 1].id) if len(rows) > limit else None)
+
+    async def _failed_item(self, row: JobRow) -> FailedItem | None:
+        asset = await self._parts.catalog.asset(row.asset)
+        if asset is None:
+            return None
+        return FailedItem(path=path_text(asset.path), state="failed" if row.state is JobState.FAILED else "blocked",
+                          step=row.step.value, target=row.target, error=row.error, attempts=row.attempts,
+                          updated_ms=row.updated_ms)
+
+    async def retry(self, path: bytes | None) -> RetryReply:
+        """Make failed and blocked jobs ready again."""
+        asset: AssetId | None = None
+        if path is not None:
+            row = await self._parts.catalog.asset_by_path(path)
+            if row is None or row.is_gone:
+                message = f"{os.fsdecode(path)} is not known"
+                raise errors.NotFound(message, hint="ask why with: msearch explain PATH")
+            asset = row.id
+        count = await self._parts.queue.retry_failed(asset)
+        for blocked in await self._parts.queue.blocked_reasons():
+            count += await self._parts.queue.wake(blocked.cause)
+        await self._parts.database.write(self._retried_in)
+        return RetryReply(retried=count)
+
+    def _retried_in(self, c: sqlite3.Connection) -> None:
+        """What has work again is pending."""
+        for asset in self._parts.queue.assets_with_work_in(c):
+            self._parts.catalog.set_state_in(c, asset, AssetState.PENDING)
+
+    # -- standing still, starting over -----------------------------------------------------------------------------------
+
+    async def pause(self, reason: str) -> PauseReply:
+        """Add a reason to stand still."""
+        await self._parts.queue.pause(reason)
+        self._parts.events.publish("paused", {"reason": reason})
+        return PauseReply(pauses=list(await self._parts.queue.pauses()))
+
+    async def resume(self, reason: str | None) -> PauseReply:
+        """Take a reason away, or all."""
+        await self._parts.queue.resume(reason)
+        self._parts.events.publish("resumed", {"reason": reason})
+        return PauseReply(pauses=list(await self._parts.queue.pauses()))
+
+    async def reset(self, reset_type: ResetType) -> ResetReply:
+        """Throw away and begin again."""
+        sentence = await self._parts.reset.run(reset_type)
+        self._parts.events.publish("reset", {"reset_type": reset_type})
+        return ResetReply(reset_type=reset_type, sentence=sentence)
+
+    def events(self, since: int | None) -> AsyncIterator[Event]:
+        """Events after *since* and on."""
+        return self._parts.events.stream(since)
+
+
+async def _check(name: str, trial: Awaitable[object]) -> HealthCheck:
+    try:
+        async with asyncio.timeout(5):
+            await trial
+    except (errors.MsearchError, TimeoutError) as error:
+        return HealthCheck(name=name, is_ok=False, reason=str(error) or "no answer within 5 s")
+    return HealthCheck(name=name, is_ok=True)
+
+
+def _job_of(cursor: str) -> JobId | None:
+    if not cursor:
+        return None
+    if not cursor.isdecimal() or len(cursor) > 18:
+        message = f"{cursor!r} is no cursor of ours"
+        raise errors.BadRequest(message, hint="take next_cursor of the page before")
+    return JobId(int(cursor))

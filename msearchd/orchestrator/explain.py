@@ -1,0 +1,99 @@
+"""Why a path is found, or is not: root, rule, state, segments, jobs, last error.
+
+In: an absolute path. Out: ExplainReply with the answer in one sentence. Every path has an answer.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+
+from msearchd.control.replies import ExplainReply, JobReply
+from msearchd.control.replies import Verdict as Answer
+from msearchd.control.types import path_text
+from msearchd.domain.asset import AssetState, RootState
+from msearchd.jobs.queue import HistoryRow, JobQueue, JobRow
+from msearchd.store.catalog import AssetRow, Catalog
+from msearchd.watch.status import Verdict
+
+
+class _Rules(Protocol):
+    def verdict(self, path: bytes) -> Verdict: ...
+
+
+class Explainer:
+    """Joins what the watcher, the catalog and the queue know of one path."""
+
+    def __init__(self, *, catalog: Catalog, queue: JobQueue, rules: _Rules) -> None:
+        self._catalog = catalog
+        self._queue = queue
+        self._rules = rules
+
+    async def explain(self, path: bytes) -> ExplainReply:
+        """The answer for *path*."""
+        verdict = self._rules.verdict(path)
+        row = await self._catalog.asset_by_path(path)
+        if row is not None and row.is_gone:
+            row = None
+        answer, sentence = self._answer(path, verdict, row)
+        reply = ExplainReply(
+            path=path_text(path), verdict=answer, sentence=sentence,
+            root=path_text(verdict.root.path) if verdict.root else None,
+            root_state=verdict.root.state.value if verdict.root else "", rule=verdict.rule, rule_origin=verdict.rule_origin)
+        return reply if row is None else await self._with_content(reply, row)
+
+    async def _with_content(self, reply: ExplainReply, row: AssetRow) -> ExplainReply:
+        content = await self._catalog.content_of(row.id)
+        facts: dict[str, object] = {
+            "root_state": row.root_state.value, "size_bytes": row.fingerprint.size, "modified_ms": row.modified_ms,
+            "jobs": [job_reply(job) for job in await self._queue.jobs_of(row.id)],
+            "history": [history_reply(entry) for entry in await self._queue.history_of(row.id, limit=20)]}
+        if content is not None:
+            counts = await self._catalog.segment_counts(content.id)
+            facts |= {
+                "modality": content.modality.value, "type_label": content.type_label, "mime": content.mime,
+                "content": content.content_hash.hex(), "note": content.note,
+                "segments": {kind.value: count for kind, count in counts.items() if count},
+                "spaces": sorted(content.live_spaces)}
+        return reply.model_copy(update=facts)
+
+    def _answer(self, path: bytes, verdict: Verdict, row: AssetRow | None) -> tuple[Answer, str]:
+        if verdict.root is None:
+            folder = os.fsdecode(os.path.dirname(path))
+            return "outside", f"It is in no watched folder; to index it type: msearch add {folder}"
+        if verdict.is_excluded and row is None:
+            return "excluded", f"It is left out by the rule {verdict.rule!r} ({verdict.rule_origin})."
+        if row is None:
+            if not os.path.lexists(path):
+                return "missing", "It does not exist, and nothing of it is in the index."
+            if os.path.isdir(path):
+                return "unknown", "It is a folder in a watched folder; explain a file in it."
+            return "unknown", "It was not seen yet; to index it now type: msearch process " + os.fsdecode(path)
+        return _of_state(row)
+
+
+def _of_state(row: AssetRow) -> tuple[Answer, str]:
+    offline = " Its folder is offline: the hits are remembered." if row.root_state is RootState.OFFLINE else ""
+    match row.state:
+        case AssetState.INDEXED:
+            return "indexed", f"It is indexed: found by name, by words and by meaning.{offline}"
+        case AssetState.PENDING:
+            return "pending", f"Work for it is queued or running; its jobs are below.{offline}"
+        case AssetState.BLOCKED:
+            return "blocked", f"It waits: {row.reason}{offline}"
+        case AssetState.FAILED:
+            return "failed", f"It could not be indexed: {row.reason} Try again with: msearch retry PATH{offline}"
+        case AssetState.SKIPPED:
+            return "skipped", f"It is found by name only: {row.reason}{offline}"
+
+
+def job_reply(job: JobRow) -> JobReply:
+    """An open job as the API shows it."""
+    return JobReply(step=job.step.value, target=job.target, state=job.state.value, attempts=job.attempts, error=job.error,
+                    at_ms=job.run_at_ms)
+
+
+def history_reply(entry: HistoryRow) -> JobReply:
+    """An ended attempt as the API shows it."""
+    return JobReply(step=entry.step.value, target=entry.target, state=entry.outcome.value, attempts=entry.attempts,
+                    error=entry.error, at_ms=entry.ended_ms)

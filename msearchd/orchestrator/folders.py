@@ -1,0 +1,99 @@
+"""The list of watched folders: from the settings and from `msearch add`; kept in the catalog.
+
+In: absolute paths. Out: roots watched or forgotten. Never touches the folders themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from msearchd import errors
+from msearchd.aio.sqlite import Database
+from msearchd.domain.asset import Root, RootId
+from msearchd.jobs.queue import JobQueue
+from msearchd.store.catalog import Catalog
+from msearchd.watch.watcher import Watcher
+
+log = structlog.get_logger(__name__)
+
+_HIDE_GROUP: Final = 2000
+
+
+class FolderList:
+    """Adds and removes roots while the daemon runs."""
+
+    def __init__(self, *, database: Database, catalog: Catalog, queue: JobQueue, watcher: Watcher, data_dir: Path,
+                 from_settings: Sequence[Path]) -> None:
+        self._database = database
+        self._catalog = catalog
+        self._queue = queue
+        self._watcher = watcher
+        self._data_dir = os.fsencode(data_dir)
+        self._from_settings = [os.fsencode(path) for path in from_settings]
+
+    async def start(self) -> None:
+        """Watch what is configured and what was added before. A configured folder that is missing is offline, no error."""
+        for path in self._from_settings:
+            await self._database.write(lambda c, p=path: self._catalog.add_root_in(c, p))  # type: ignore[misc]
+        for root in await self._catalog.roots():
+            await self._watcher.add_root(root)
+
+    async def add(self, path: bytes) -> Root:
+        """Watch *path*. NotFound, or BadRequest with the reason."""
+        shown = os.fsdecode(path)
+        real = os.path.realpath(path)
+        if not os.path.exists(real):
+            message = f"{shown} does not exist"
+            raise errors.NotFound(message, hint="check the path")
+        if not os.path.isdir(real):
+            message = f"{shown} is not a folder"
+            raise errors.BadRequest(message, hint="add the folder that it is in")
+        if not os.access(real, os.R_OK | os.X_OK):
+            message = f"{shown} cannot be read"
+            raise errors.BadRequest(message, hint="check its permissions")
+        data = os.path.realpath(self._data_dir)
+        if data == real or data.startswith(real.rstrip(b"/") + b"/"):
+            message = f"{shown} holds msearchd's own data ({os.fsdecode(data)})"
+            raise errors.BadRequest(message, hint="set data_dir to a place outside of it, or add the folders beside it")
+        if real.startswith(data + b"/"):
+            message = f"{shown} is inside msearchd's own data folder"
+            raise errors.BadRequest(message, hint="add a folder of yours")
+        root_id = await self._database.write(lambda c: self._catalog.add_root_in(c, real))
+        root = await self._root(root_id)
+        await self._watcher.add_root(root)
+        log.info("folder added", path=os.fsdecode(real))
+        return root
+
+    async def remove(self, path: bytes) -> None:
+        """Watch *path* no more, forget its files. NotFound if it is not watched."""
+        wanted = {path.rstrip(b"/") or b"/", os.path.realpath(path)}
+        root = next((r for r in await self._catalog.roots() if r.path in wanted), None)
+        if root is None:
+            message = f"{os.fsdecode(path)} is not a watched folder"
+            raise errors.NotFound(message, hint="see them with: msearch list")
+        await self._watcher.remove_root(root.id)
+        await self._database.write(lambda c: self._catalog.remove_root_in(c, root.id))
+        while await self._database.write(lambda c: self._hide_in(c, root.id)):
+            pass
+        log.info("folder removed", path=os.fsdecode(root.path))
+
+    async def add_all_again(self) -> None:
+        """After a reset: the watcher begins with every root anew."""
+        for root in await self._catalog.roots():
+            await self._watcher.remove_root(root.id)
+        await self.start()
+
+    def _hide_in(self, c: sqlite3.Connection, root: RootId) -> int:
+        gone = self._catalog.hide_tree_in(c, root, b"", limit=_HIDE_GROUP)
+        for asset in gone:
+            self._queue.drop_in(c, asset)
+        return len(gone)
+
+    async def _root(self, root_id: RootId) -> Root:
+        return next(root for root in await self._catalog.roots() if root.id == root_id)

@@ -1,0 +1,72 @@
+"""Throw away and begin again. Names what it destroys; never touches the user's files.
+
+    index      vectors, texts and contents; files stay known and are read again
+    database   all of that, and the files and folders known, the queue; the list of watched folders stays
+    all        everything, the list of added folders too (those of the configuration come back by themselves)
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+import structlog
+
+from msearchd.aio.sqlite import Database
+from msearchd.control.protocol import ResetType
+from msearchd.domain.job import Owed, Priority, Step
+from msearchd.jobs.queue import JobQueue
+from msearchd.orchestrator.folders import FolderList
+from msearchd.orchestrator.spaces import Spaces
+from msearchd.store.catalog import Catalog
+from msearchd.store.vector_store import VectorStore
+
+log = structlog.get_logger(__name__)
+
+#: What claims stand still for meanwhile; other reasons to pause stay.
+_REASON: Final = "reset"
+_SENTENCES: Final[dict[ResetType, str]] = {
+    "index": "Vectors and texts were thrown away; every known file is read again.",
+    "database": "Vectors, texts, files and the queue were thrown away; the watched folders are compared anew.",
+    "all": "Everything was thrown away, the list of added folders too; folders of the configuration are compared anew.",
+}
+
+
+class Reset:
+    """Runs a reset while the daemon stays up."""
+
+    def __init__(self, *, database: Database, catalog: Catalog, queue: JobQueue, store: VectorStore, spaces: Spaces,
+                 folders: FolderList) -> None:
+        self._database = database
+        self._catalog = catalog
+        self._queue = queue
+        self._store = store
+        self._spaces = spaces
+        self._folders = folders
+
+    async def run(self, what: ResetType) -> str:
+        """Do it; return what was done, as a sentence. Killed in between, the next start compares and repairs."""
+        log.warning("reset", what=what)
+        await self._queue.pause(_REASON)
+        try:
+            # The catalog first: points that nothing refers to are never shown, and a kill here leaves only those.
+            await self._database.write(lambda c: self._forget_in(c, what))
+            self._spaces.forget()
+            for space in await self._store.spaces():
+                await self._store.drop(space)
+            if what == "index":
+                await self._owe_everything()
+            else:
+                await self._folders.add_all_again()
+        finally:
+            await self._queue.resume(_REASON)
+        return _SENTENCES[what]
+
+    def _forget_in(self, c: sqlite3.Connection, what: ResetType) -> None:
+        self._queue.clear_in(c)
+        self._catalog.reset_in(c, what)
+
+    async def _owe_everything(self) -> None:
+        for root in await self._catalog.roots():
+            async for group in self._catalog.assets_under(root.id):
+                await self._queue.enqueue([Owed(asset, Step.IDENTIFY, priority=Priority.BACKFILL) for asset in group])

@@ -1,0 +1,125 @@
+"""What has to be done now and then: flush when quiet, sweep what nothing refers to, stand still on a full disk.
+
+Sleeps until the queue changes or something is due: an idle daemon wakes a few times a minute at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from msearchd import errors
+from msearchd.aio.sqlite import Database
+from msearchd.jobs.queue import JobQueue
+from msearchd.orchestrator.recovery import Recovery
+from msearchd.orchestrator.spaces import Spaces
+from msearchd.store.catalog import Catalog
+
+log = structlog.get_logger(__name__)
+
+#: Flush after this long without a change, and at the latest after this long with changes.
+_QUIET_S: Final = 3.0
+_AT_LATEST_S: Final = 30.0
+_SWEEP_EVERY_S: Final = 3600.0
+_SWEEP_GROUP: Final = 500
+_DISK_EVERY_S: Final = 60.0
+DISK_LOW: Final = "disk-low"
+
+
+class Upkeep:
+    """One service; owns the times of its own duties."""
+
+    def __init__(self, *, database: Database, catalog: Catalog, queue: JobQueue, spaces: Spaces, recovery: Recovery,
+                 data_dir: Path, min_free_bytes: int, grace_s: float, sample: Callable[[], None]) -> None:
+        self._database = database
+        self._catalog = catalog
+        self._queue = queue
+        self._spaces = spaces
+        self._recovery = recovery
+        self._data_dir = data_dir
+        self._min_free_bytes = min_free_bytes
+        self._grace_s = grace_s
+        self._sample = sample
+        self._is_low = False
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        loop = asyncio.get_running_loop()
+        flushed = swept = looked = loop.time()
+        await self._watch_disk()
+        while True:
+            seen = self._queue.changes_seen()
+            is_quiet = await self._is_quiet(seen)
+            now = loop.time()
+            self._sample()
+            with contextlib.suppress(errors.RetryLater):  # the store or the disk is down: again at the next turn
+                if is_quiet or now - flushed > _AT_LATEST_S:
+                    flushed = now
+                    await self._spaces.settle()
+                    if is_quiet:
+                        await self._database.checkpoint()
+                if now - swept > _SWEEP_EVERY_S:
+                    swept = now
+                    await self.sweep()
+            if now - looked > _DISK_EVERY_S:
+                looked = now
+                await self._watch_disk()
+            if is_quiet:
+                # Nothing to flush: sleep until something happens, or the next duty.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_DISK_EVERY_S):
+                        await self._queue.wait_change(self._queue.changes_seen())
+
+    async def sweep(self) -> int:
+        """Forget contents and files whose grace is over, with their points; return how many contents."""
+        now_ms = time.time_ns() // 1_000_000
+        total = 0
+        while due := await self._catalog.sweepable(now_ms, self._grace_s, _SWEEP_GROUP):
+            def forget(c: sqlite3.Connection, rows: list[int] = [row.id for row in due]) -> int:  # noqa: B006 - bound on purpose
+                return sum(self._catalog.forget_content_in(c, row) is not None for row in rows)  # type: ignore[arg-type]
+
+            forgotten = await self._database.write(forget)
+            await self._recovery.finish_sweeps()
+            total += forgotten
+            if not forgotten:
+                break
+        before_ms = now_ms - int(self._grace_s * 1000)
+        while await self._database.write(lambda c: self._catalog.purge_gone_in(c, before_ms=before_ms)):
+            pass
+        if total:
+            log.info("swept", contents=total)
+        return total
+
+    async def _is_quiet(self, seen: int) -> bool:
+        """True once nothing changed for _QUIET_S; False as soon as something does."""
+        try:
+            async with asyncio.timeout(_QUIET_S):
+                await self._queue.wait_change(seen)
+        except TimeoutError:
+            return True
+        # Changes come in bursts: one look a second is enough for the rates, and costs nothing.
+        await asyncio.sleep(1.0)
+        return False
+
+    async def _watch_disk(self) -> None:
+        """Stand still before the disk is full: a full one kills the store process with SIGBUS."""
+        try:
+            free = shutil.disk_usage(self._data_dir).free
+        except OSError:
+            return
+        is_low = free < self._min_free_bytes
+        if is_low and not self._is_low:
+            log.warning("disk low", free_mb=free >> 20, least_mb=self._min_free_bytes >> 20)
+            await self._queue.pause(DISK_LOW)
+        elif not is_low and (self._is_low or DISK_LOW in await self._queue.pauses()):
+            log.info("disk has room again", free_mb=free >> 20)
+            await self._queue.resume(DISK_LOW)
+        self._is_low = is_low
