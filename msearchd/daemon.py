@@ -13,7 +13,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -117,7 +117,7 @@ class Daemon:
             "damage": self._repair_damage,
             "api": self._server.wait,
         }
-        tasks = {asyncio.create_task(run(), name=name): name for name, run in services.items()}
+        tasks: dict[asyncio.Task[Any], str] = {asyncio.create_task(run(), name=name): name for name, run in services.items()}
         stopping = asyncio.create_task(stop.wait(), name="stop")
         done, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
         self._is_draining = True
@@ -129,7 +129,7 @@ class Daemon:
         await self._drain(tasks, stopping)
         return status
 
-    async def _drain(self, tasks: dict[asyncio.Task[None], str], stopping: asyncio.Task[bool]) -> None:
+    async def _drain(self, tasks: dict[asyncio.Task[Any], str], stopping: asyncio.Task[bool]) -> None:
         await self._server.stop()
         self.events.close()
         await self._dispatcher.drain(deadline_s=self._settings.limits.drain_s)

@@ -12,6 +12,7 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Final
 
 import structlog
@@ -73,8 +74,7 @@ class JobQueue(JobMoves):
 
     async def enqueue(self, owed: Sequence[Owed]) -> None:
         """Owe steps; see `enqueue_in`. Durable on return; cancelled here, they may be owed or not."""
-        wanted = tuple(owed)
-        await self._database.write(lambda c: self.enqueue_in(c, wanted))
+        await self._database.submit(partial(self.enqueue_in, owed=tuple(owed)))
         self.notify()
 
     # -- work ----------------------------------------------------------------------------------------------------------
@@ -103,7 +103,9 @@ class JobQueue(JobMoves):
 
     async def complete(self, job: Job) -> Outcome:
         """See `complete_in`."""
-        return await self._end(lambda c: self.complete_in(c, job))
+        outcome = await self._database.submit(partial(self.complete_in, job=job))
+        self.notify()
+        return outcome
 
     async def retry(self, job: Job, error: str, *, after_s: float | None = None) -> Outcome:
         """See `retry_in`."""
@@ -289,6 +291,10 @@ class JobQueue(JobMoves):
     async def failures(self, *, limit: int = 100, after: JobId | None = None) -> list[JobRow]:
         """Failed jobs, oldest first, after job number *after*."""
         return await self._rows(SQL["failures"], {"after": after or 0, "limit": limit})
+
+    async def troubles(self, *, limit: int = 100, before: JobId | None = None) -> list[JobRow]:
+        """Failed and blocked jobs, newest first, before job number *before*."""
+        return await self._rows(SQL["troubles"], {"before": before or 1 << 62, "limit": limit})
 
     async def blocked_reasons(self) -> list[BlockedReason]:
         """What jobs wait for, one row for each cause."""

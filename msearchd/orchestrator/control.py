@@ -50,6 +50,9 @@ from msearchd.watch.watcher import Watcher
 
 log = structlog.get_logger(__name__)
 
+#: Rows whose state is set in one transaction.
+_STATE_GROUP = 1000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
@@ -168,16 +171,28 @@ class DaemonControl:
                 message = f"{os.fsdecode(path)} is not known"
                 raise errors.NotFound(message, hint="ask why with: msearch explain PATH")
             asset = row.id
+        failed = [asset] if asset is not None else await self._failed_assets()
         count = await self._parts.queue.retry_failed(asset)
+        for start in range(0, len(failed), _STATE_GROUP):
+            group = failed[start : start + _STATE_GROUP]
+            await self._parts.database.write(lambda c, some=group: self._pending_in(c, some))  # type: ignore[misc]
         for blocked in await self._parts.queue.blocked_reasons():
             count += await self._parts.queue.wake(blocked.cause)
-        await self._parts.database.write(self._retried_in)
         return RetryReply(retried=count)
 
-    def _retried_in(self, c: sqlite3.Connection) -> None:
-        """What has work again is pending."""
-        for asset in self._parts.queue.assets_with_work_in(c):
-            self._parts.catalog.set_state_in(c, asset, AssetState.PENDING)
+    async def _failed_assets(self) -> list[AssetId]:
+        found: list[AssetId] = []
+        after: JobId | None = None
+        while rows := await self._parts.queue.failures(limit=_STATE_GROUP, after=after):
+            found += [row.asset for row in rows]
+            after = rows[-1].id
+        return found
+
+    def _pending_in(self, c: sqlite3.Connection, assets: Sequence[AssetId]) -> None:
+        for asset in assets:
+            # Seen from the queue: one that failed again meanwhile stays failed.
+            if self._parts.queue.open_states_in(c, asset).keys() & {JobState.READY, JobState.RUNNING, JobState.DELAYED}:
+                self._parts.catalog.set_state_in(c, asset, AssetState.PENDING)
 
     # -- standing still, starting over -----------------------------------------------------------------------------------
 

@@ -119,8 +119,11 @@ class EmbedStep:
                 await self._outcomes.not_done(job, error)
 
     async def _embed_group(self, space: Space, group: Sequence[_Piece]) -> None:
-        await self._outcomes.commit(
-            lambda c: [self._catalog.intend_in(c, space.name, piece.content.id) for piece in group])
+        def intend(c: sqlite3.Connection) -> None:
+            for piece in group:
+                self._catalog.intend_in(c, space.name, piece.content.id)
+
+        await self._outcomes.commit(intend)
         for points, texts in _requests(space, group):
             vectors = await self._pool.embed(texts, model=space.model, role=Role.DOCUMENT, lane=Lane.BULK,
                                              deadline_s=self._deadline_s)

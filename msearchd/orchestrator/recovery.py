@@ -133,13 +133,16 @@ class Recovery:
                 unfinished.append(content)
         for start in range(0, len(unfinished), _DELETE_GROUP):
             group = unfinished[start : start + _DELETE_GROUP]
-            await self._database.write(
-                lambda c, rows=group: [self._catalog.not_live_in(c, space, row.id) for row in rows])  # type: ignore[misc]
+            await self._database.write(lambda c, rows=group: self._not_live_in(c, space, rows))  # type: ignore[misc]
             await self._store.delete_contents(space, [row.uuid for row in group])
         if settled:
             await self._store.flush()
             await self._database.write(lambda c: self._catalog.settle_intents_in(c, space, settled))
             log.info("unfinished work undone", space=space, contents=len(unfinished), confirmed=len(settled) - len(unfinished))
+
+    def _not_live_in(self, c: sqlite3.Connection, space: SpaceName, rows: Sequence[ContentRow]) -> None:
+        for row in rows:
+            self._catalog.not_live_in(c, space, row.id)
 
     async def finish_sweeps(self) -> int:
         """Delete the points of contents that were forgotten; return how many contents."""

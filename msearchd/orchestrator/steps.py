@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator
 from typing import Final
 
 from msearchd import errors
-from msearchd.domain.asset import RootState
+from msearchd.domain.asset import RootId, RootState
 from msearchd.domain.job import Job, Owed, Step
 from msearchd.domain.media import Extraction, Identified, SegmentKind
 from msearchd.domain.space import ModelKey
@@ -30,7 +30,7 @@ _VANISHED_RETRY_S: Final = 5.0
 
 Read = Callable[["AssetRow", "ContentRow", Identified], Awaitable[Extraction | None]]
 #: Tells the watcher to look at a folder again: (root, path relative to it).
-AskForScan = Callable[[int, bytes], None]
+AskForScan = Callable[[RootId, bytes], None]
 
 
 class Steps:

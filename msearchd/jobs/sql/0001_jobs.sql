@@ -33,6 +33,8 @@ CREATE INDEX job_blocked ON job (cause) WHERE state = 'blocked';
 -- Unique: no two running jobs of one asset, whatever the program does.
 CREATE UNIQUE INDEX job_running ON job (asset) WHERE state = 'running';
 CREATE INDEX job_failed ON job (state) WHERE state = 'failed';
+-- For lists of trouble, newest first.
+CREATE INDEX job_blocked_line ON job (state) WHERE state = 'blocked';
 
 -- How attempts ended, newest last, capped by [queue] history_rows. Without an index: 10,000 rows are read in a millisecond.
 CREATE TABLE job_history (

@@ -1,6 +1,6 @@
--- enqueue --  Owe a step: a new row, or the row there is, one generation on; while it runs it stays running.
+-- enqueue --  Owe a step: a new row, or the row there is, one generation on; while it runs it stays running. (asset, step, target, priority, now)
 INSERT INTO job (asset, step, target, priority, state, generation, created_ms, updated_ms)
-VALUES (:asset, :step, :target, :priority, 'ready', 1, :now, :now)
+VALUES (?1, ?2, ?3, ?4, 'ready', 1, ?5, ?5)
 ON CONFLICT (asset, step, target) DO UPDATE SET
   generation = generation + 1,
   priority = min(priority, excluded.priority),
@@ -20,8 +20,8 @@ DELETE FROM job WHERE asset = :asset AND state <> 'running' AND step NOT IN (SEL
 UPDATE job SET is_dropped = 1, generation = generation + 1, updated_ms = :now
 WHERE asset = :asset AND state = 'running' AND is_dropped = 0 AND step NOT IN (SELECT value FROM json_each(:keep));
 
--- forget_step --  Delete one step of an asset where it is not in work.
-DELETE FROM job WHERE asset = :asset AND step = :step AND state <> 'running';
+-- is_removal_owed --  One row if the asset is to be removed.
+SELECT 1 FROM job WHERE asset = ?1 AND step = 'remove';
 
 -- forget_all_waiting --  Delete every job that is not in work.
 DELETE FROM job WHERE state <> 'running';
@@ -44,8 +44,8 @@ SELECT target FROM found WHERE target IS NOT NULL;
 -- is_paused --  One row if a pause is on.
 SELECT 1 FROM queue_flag LIMIT 1;
 
--- complete --  The job is done, unless something changed since its claim.
-DELETE FROM job WHERE id = :id AND generation = :generation AND state = 'running';
+-- complete --  The job is done, unless something changed since its claim. (id, generation)
+DELETE FROM job WHERE id = ?1 AND generation = ?2 AND state = 'running';
 
 -- claimed_row --  The row of a running attempt, if it is still this attempt's.
 SELECT generation, is_dropped, attempts, outages, claim_serial FROM job
@@ -72,9 +72,9 @@ WHERE id = :id;
 UPDATE job SET state = 'failed', claimed_generation = NULL, claim_serial = NULL, owner = NULL, error = :error, updated_ms = :now
 WHERE id = :id;
 
--- remember --  Note how an attempt ended.
+-- remember --  Note how an attempt ended. (asset, step, target, outcome, attempts, error, now)
 INSERT INTO job_history (asset, step, target, outcome, attempts, error, ended_ms)
-VALUES (:asset, :step, :target, :outcome, :attempts, :error, :now);
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7);
 
 -- trim_history --  Keep the newest rows only.
 DELETE FROM job_history WHERE id <= (SELECT max(id) FROM job_history) - :rows;
@@ -159,6 +159,17 @@ SELECT error, updated_ms FROM job WHERE id = :id;
 -- failures --  Failed jobs in order of id.
 SELECT id, asset, step, target, priority, state, attempts, error, cause, run_at_ms, created_ms, updated_ms
 FROM job INDEXED BY job_failed WHERE state = 'failed' AND id > :after ORDER BY id LIMIT :limit;
+
+-- troubles --  Failed and blocked jobs, newest first.
+SELECT * FROM (
+  SELECT * FROM (
+    SELECT id, asset, step, target, priority, state, attempts, error, cause, run_at_ms, created_ms, updated_ms
+    FROM job INDEXED BY job_failed WHERE state = 'failed' AND id < :before ORDER BY id DESC LIMIT :limit)
+  UNION ALL
+  SELECT * FROM (
+    SELECT id, asset, step, target, priority, state, attempts, error, cause, run_at_ms, created_ms, updated_ms
+    FROM job INDEXED BY job_blocked_line WHERE state = 'blocked' AND id < :before ORDER BY id DESC LIMIT :limit))
+ORDER BY id DESC LIMIT :limit;
 
 -- jobs_of --  All that is owed for an asset.
 SELECT id, asset, step, target, priority, state, attempts, error, cause, run_at_ms, created_ms, updated_ms
