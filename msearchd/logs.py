@@ -1,7 +1,7 @@
 """Events on stderr or in the journal: for people on a terminal, JSON lines otherwise, native records under systemd.
 
 In: structlog events of our modules, records of the standard library's logging (uvicorn, asyncio). Out: lines.
-The same event at most five times a minute, then a count: a full disk must not fill it further. Never raises into a caller.
+The same event at most five times a minute, then a count: a full disk must not be filled further. Never raises.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class _IntoStructlog(logging.Handler):
             )
 
 
-# -- journal ------------------------------------------------------------------------------------------------------------
+# -- journal -----------------------------------------------------------------------------------------------------------
 
 
 def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
@@ -143,7 +143,7 @@ def journal_record(_logger: Any, method: str, line: Line) -> tuple[tuple[Any, ..
     """The event as fields of the journal: MESSAGE for people, MSEARCH_* for programs."""
     exc_info = line.pop("exc_info", None)
     event, level = str(line.pop("event", "")), str(line.pop("level", method))
-    pairs = {key: value if isinstance(value, str) else json.dumps(value, default=str) for key, value in line.items()}
+    pairs = {key: one if isinstance(one, str) else json.dumps(one, default=str) for key, one in line.items()}
     fields = {"MESSAGE": " ".join([event, *(f"{key}={value}" for key, value in pairs.items())])}
     fields |= {"PRIORITY": str(_PRIORITY.get(level, 6)), "SYSLOG_IDENTIFIER": "msearchd", "MSEARCH_EVENT": event}
     fields |= {"MSEARCH_" + re.sub(r"[^A-Z0-9_]", "_", key.upper()): value for key, value in pairs.items()}

@@ -38,7 +38,7 @@ CHILDREN = {
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding. Not ok and `is_needed`: the daemon cannot run; else a part of it rests. `advice`: the line to type."""
+    """One finding. Not ok and `is_needed`: the daemon cannot run; else a part of it rests. `advice`: what to type."""
 
     name: str
     is_ok: bool

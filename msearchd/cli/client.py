@@ -1,0 +1,145 @@
+"""`msearch`: the command line of the daemon. Standard library only, so that it answers in 30 ms.
+
+Exit codes: 0 done · 1 failed, or declined · 2 wrong use · 3 not found · 69 no daemon runs · 75 busy, ask again ·
+77 not permitted · 78 a setting, package or file of weights is missing · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from msearchd import __version__
+from msearchd.cli import commands
+from msearchd.cli.connection import Daemon, Refused, Unreachable, default_socket
+from msearchd.cli.render import clean
+
+_EXIT_BY_CODE = {"not-found": 3, "bad-request": 2, "retry-later": 75, "forbidden": 77, "misconfigured": 78}
+
+_EXAMPLES = """\
+examples:
+  msearch add ~/Documents
+  msearch search "invoice for the north sea ferry" --in ~/Documents --type pdf
+  msearch status --watch
+  msearch explain ~/Documents/ferry.pdf
+"""
+
+
+def _number(low: float, high: float, *, is_whole: bool = False) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = int(text) if is_whole else float(text)
+        if not low <= value <= high:
+            message = f"must be between {low:g} and {high:g}"
+            raise argparse.ArgumentTypeError(message)
+        return value
+
+    parse.__name__ = "whole number" if is_whole else "number"  # argparse names it in "invalid ... value"
+    return parse
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line; man page and completions are made from it."""
+    root = argparse.ArgumentParser(
+        prog="msearch", description="Search your files by meaning, words and names.", epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    root.add_argument("--version", action="version", version=f"msearch {__version__}")
+    root.add_argument("--socket", metavar="PATH", help="the daemon's socket (default: from its settings)")
+    root.add_argument("--no-color", action="store_true", help="no colours; $NO_COLOR does the same")
+    verbs = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def verb(name: str, run: object, help_text: str, *, has_json: bool = True) -> argparse.ArgumentParser:
+        made = verbs.add_parser(name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".")
+        made.set_defaults(run=run, json=False)
+        if has_json:
+            made.add_argument("--json", action="store_true", help="the daemon's reply as JSON")
+        return made
+
+    made = verb("search", commands.search, "find files, best first")
+    made.add_argument("query", nargs="+", metavar="QUERY", help="words, a sentence, or a file name")
+    made.add_argument(
+        "--in", dest="folders", action="append", default=[], metavar="DIR", help="only in this folder (again: or)"
+    )
+    made.add_argument(
+        "--type", dest="types", action="append", default=[], metavar="T", help="pdf, .pdf, image, image/* (again: or)"
+    )
+    made.add_argument("--limit", type=_number(1, 1000, is_whole=True), default=10, metavar="N", help="most hits (10)")
+    made.add_argument("--after", metavar="DATE", help="modified since: 2024-05-01, yesterday, 7d")
+    made.add_argument("--before", metavar="DATE", help="modified before")
+
+    made = verb("status", commands.status, "show what the daemon does")
+    made.add_argument("--watch", action="store_true", help="again and again, until interrupted")
+    made.add_argument("--interval", type=_number(0.1, 3600), default=1.0, metavar="S", help="seconds between (1)")
+
+    made = verb("add", commands.add, "watch folders", has_json=False)
+    made.add_argument("folders", nargs="+", metavar="DIR")
+    made = verb("remove", commands.remove, "watch folders no more", has_json=False)
+    made.add_argument("folders", nargs="+", metavar="DIR")
+    verb("list", commands.list_folders, "show the watched folders")
+
+    made = verb("explain", commands.explain, "say why a file is found, or is not")
+    made.add_argument("path", metavar="PATH")
+    made = verb("process", commands.process, "index files now, before everything else, and wait")
+    made.add_argument("paths", nargs="+", metavar="PATH")
+    made.add_argument("--no-wait", action="store_true", help="print the request's id and return")
+    made.add_argument("--concurrency", type=_number(1, 64, is_whole=True), metavar="N",
+                      help="as a batch: at most N at once, missing files do not stop the others")  # fmt: skip
+
+    made = verb("failed", commands.failed, "list failed and blocked work")
+    made.add_argument(
+        "--limit", type=_number(1, 1_000_000, is_whole=True), default=100, metavar="N", help="most rows (100)"
+    )
+    made = verb("retry", commands.retry, "try failed and blocked work again")
+    made.add_argument("path", nargs="?", metavar="PATH", help="only of this file")
+
+    made = verb("pause", commands.pause, "stand still; searches go on", has_json=False)
+    made.add_argument("reason", nargs="?", default="user", help="a name for it, to resume it by")
+    made = verb("resume", commands.resume, "go on", has_json=False)
+    made.add_argument("reason", nargs="?", default="user", help="the name it was paused by")
+    made.add_argument("--all", action="store_true", help="whatever the reasons")
+    made = verb("sync", commands.sync, "wait until every change made before is searchable")
+    made.add_argument("--timeout", type=_number(0.001, 600), default=60.0, metavar="S", help="seconds (60)")
+    made = verb("events", commands.events, "print events as they happen")
+    made.add_argument("--since", type=_number(0, 2**63 - 1, is_whole=True), metavar="ID", help="begin after this event")
+    made = verb("reset", commands.reset, "throw the index away and compute it again; your files are never touched")
+    made.add_argument(
+        "what", choices=("index", "database", "all"), help="vectors; catalog, text and queue; or both and the folders"
+    )
+    made.add_argument("--yes", action="store_true", help="do not ask")
+    return root
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    # Names that are not UTF-8 leave as the bytes that they are.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    args = parser().parse_args(argv)
+    daemon = Daemon(os.path.expanduser(args.socket) if args.socket else default_socket(os.environ))
+    try:
+        code: int = args.run(daemon, args)
+        sys.stdout.flush()
+    except Unreachable as error:
+        return _complain(str(error), error.hint, error.exit_code)
+    except Refused as error:
+        return _complain(str(error), error.hint, _EXIT_BY_CODE.get(error.code, 1))
+    except commands.WrongUse as error:
+        return _complain(str(error), "", 2)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `msearch search ... | head`: not our business any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    else:
+        return code
+
+
+def _complain(message: str, hint: str, code: int) -> int:
+    sys.stderr.write(f"msearch: {clean(message)}\n" + (f"  {clean(hint)}\n" if hint else ""))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

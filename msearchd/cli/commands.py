@@ -1,0 +1,269 @@
+"""What each command of `msearch` does: ask the daemon, print, say how it went.
+
+In: parsed arguments. Out: text on stdout (data) and stderr (progress, notes), an exit code. Decides nothing itself.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from msearchd.cli import render, times
+from msearchd.cli.connection import Daemon, path_argument
+
+OK, FAILED, USAGE, BUSY = 0, 1, 2, 75
+#: Asked again and again, so that a progress line moves even where one file takes long.
+_POLL_S = 0.5
+
+
+class WrongUse(Exception):  # noqa: N818
+    """The command line makes no sense; the message says what to type."""
+
+
+def _home() -> str:
+    return os.path.expanduser("~")
+
+
+def _style(args: Namespace) -> render.Style:
+    return render.style_for(sys.stdout, os.environ, is_plain=args.no_color)
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
+
+
+def _json(value: Mapping[str, Any]) -> None:
+    # ASCII: names that are not UTF-8 stand as escaped surrogates, as the daemon sends them.
+    print(json.dumps(value))
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+# -- folders -----------------------------------------------------------------------------------------------------------
+
+
+def add(daemon: Daemon, args: Namespace) -> int:
+    """Watch folders."""
+    for path in args.folders:
+        folder = daemon.post("/folders", {"path": path_argument(path)})
+        print(f"watching {render.short_path(folder['path'], _home())}")
+    return OK
+
+
+def remove(daemon: Daemon, args: Namespace) -> int:
+    """Watch folders no more."""
+    for path in args.folders:
+        daemon.delete("/folders", path=path_argument(path))
+        print(f"no longer watching {render.short_path(path_argument(path), _home())}; its files stay as they are")
+    return OK
+
+
+def list_folders(daemon: Daemon, args: Namespace) -> int:
+    """Show the watched folders."""
+    reply = daemon.get("/folders")
+    if args.json:
+        _json(reply)
+    elif reply["folders"]:
+        _print(render.folder_line(folder, home=_home(), style=_style(args)) for folder in reply["folders"])
+    else:
+        _note("no folder is watched yet; type: msearch add ~/Documents")
+    return OK
+
+
+# -- state -------------------------------------------------------------------------------------------------------------
+
+
+def status(daemon: Daemon, args: Namespace) -> int:
+    """Show the state, once or again and again."""
+    while True:
+        reply = daemon.get("/status")
+        if args.json:
+            _json(reply)
+        else:
+            page = "\n".join(render.status(reply, home=_home(), style=_style(args)))
+            # One write, home and clear to the end: no flicker.
+            is_screen = args.watch and sys.stdout.isatty()
+            print(f"\x1b[H\x1b[J{page}" if is_screen else page, flush=True)
+        if not args.watch:
+            return OK
+        sys.stdout.flush()
+        time.sleep(args.interval)
+
+
+def sync(daemon: Daemon, args: Namespace) -> int:
+    """Wait until everything changed before is searchable."""
+    reply = daemon.post("/sync", {"timeout_s": args.timeout}, timeout_s=args.timeout + 30)
+    if args.json:
+        _json(reply)
+    else:
+        rest = [f"{reply[state]:,} {state}" for state in ("pending", "blocked", "failed") if reply[state]]
+        said = "all changes are searchable" if reply["is_complete"] else "not everything is searchable yet"
+        print(f"{said} ({times.duration(reply['took_s'])})" + (f": {', '.join(rest)}" if rest else ""))
+    return OK if reply["is_complete"] else BUSY
+
+
+def pause(daemon: Daemon, args: Namespace) -> int:
+    """Stand still for a reason."""
+    _print_pauses(daemon.post("/pause", {"reason": args.reason}))
+    return OK
+
+
+def resume(daemon: Daemon, args: Namespace) -> int:
+    """Take a reason away, or all."""
+    _print_pauses(daemon.post("/resume", {"reason": None if args.all else args.reason}))
+    return OK
+
+
+def _print_pauses(reply: Mapping[str, Any]) -> None:
+    reasons = ", ".join(map(render.clean, reply["pauses"]))
+    print(f"paused: {reasons}; searches go on" if reasons else "running")
+
+
+def events(daemon: Daemon, args: Namespace) -> int:
+    """Print events until interrupted."""
+    for event in daemon.events(args.since):
+        if args.json:
+            _json(event)
+        else:
+            data = event.get("data") or {}
+            pairs = "  ".join(f"{key}={render.clean(str(value))}" for key, value in data.items())
+            print(f"{event['id']}  {event['event']}  {pairs}".rstrip())
+        sys.stdout.flush()
+    _note("the daemon ended the stream")
+    return OK
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def search(daemon: Daemon, args: Namespace) -> int:
+    """Search, best first. No hits is an answer, not a failure: 0 as well."""
+    text = " ".join(args.query).strip()
+    if not text:
+        raise WrongUse('the question is empty; type: msearch search "north sea ferry"')
+    request = {
+        "text": text,
+        "limit": args.limit,
+        "folders": [path_argument(path) for path in args.folders],
+        "types": args.types,
+    }
+    now = dt.datetime.now().astimezone()
+    for option in ("after", "before"):
+        if (date := getattr(args, option)) is not None:
+            try:
+                request[f"modified_{option}_ms"] = times.date_ms(date, now=now)
+            except ValueError as error:
+                raise WrongUse(f"--{option}: {error}") from error
+    reply = daemon.post("/search", request, timeout_s=60)
+    if args.json:
+        _json(reply)
+        return OK
+    _print(render.hits(reply, home=_home(), style=_style(args)))
+    if not reply["hits"]:
+        _note("no hits; `msearch explain PATH` says why a file is not found")
+    return OK
+
+
+def explain(daemon: Daemon, args: Namespace) -> int:
+    """Say why a path is found, or is not."""
+    reply = daemon.get("/explain", path=path_argument(args.path))
+    if args.json:
+        _json(reply)
+    else:
+        _print(render.explain(reply, home=_home(), style=_style(args)))
+    return OK
+
+
+def process(daemon: Daemon, args: Namespace) -> int:
+    """Index files now; wait with a progress line. 1 where one failed."""
+    paths = [path_argument(path) for path in args.paths]
+    if args.concurrency:
+        reply = daemon.post("/files/batch-process", {"paths": paths, "concurrency": args.concurrency})
+    else:
+        reply = daemon.post("/files/process", {"paths": paths})
+    if args.no_wait:
+        _json(reply) if args.json else print(reply["id"])
+        return OK
+    reply = _followed(daemon, reply)
+    if args.json:
+        _json(reply)
+    else:
+        _print(render.processed(reply, home=_home(), style=_style(args)))
+    return OK if reply["state"] == "done" else FAILED
+
+
+def _followed(daemon: Daemon, reply: dict[str, Any]) -> dict[str, Any]:
+    """The last word on a process request, with its progress on stderr meanwhile."""
+    is_terminal = sys.stderr.isatty()
+    try:
+        while reply["state"] in {"queued", "running"}:
+            if is_terminal:
+                print(f"\r\x1b[K{render.progress_line(reply)}", end="", file=sys.stderr, flush=True)
+            reply = daemon.get(f"/files/process-status/{reply['id']}", wait_s=_POLL_S)
+    except KeyboardInterrupt:
+        _note(f"\nit goes on by itself; its id is {reply['id']}")
+        raise
+    finally:
+        if is_terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    return reply
+
+
+def failed(daemon: Daemon, args: Namespace) -> int:
+    """List failed and blocked work."""
+    items: list[Mapping[str, Any]] = []
+    cursor: str | None = ""
+    while cursor is not None and len(items) < args.limit:
+        page = daemon.get("/failed", limit=min(500, args.limit - len(items)), cursor=cursor)
+        items += page["items"]
+        cursor = page["next_cursor"]
+    if args.json:
+        _json({"items": items, "next_cursor": cursor})
+    elif items:
+        _print(render.failures(items, home=_home(), style=_style(args)))
+        if cursor is not None:
+            _note(f"there are more than {args.limit:,}; use --limit")
+    else:
+        print("nothing has failed")
+    return OK
+
+
+def retry(daemon: Daemon, args: Namespace) -> int:
+    """Try failed and blocked work again."""
+    reply = daemon.post("/retry", {"path": path_argument(args.path) if args.path else None})
+    if args.json:
+        _json(reply)
+    else:
+        print(f"{render.plural(reply['retried'], 'job')} will be tried again")
+    return OK
+
+
+def reset(daemon: Daemon, args: Namespace) -> int:
+    """Throw derived data away; asks first."""
+    what = {
+        "index": "all vectors", "database": "the catalog, all text and the queue",
+        "all": "the whole index and the list of added folders",
+    }[args.what]  # fmt: skip
+    if not args.yes:
+        if not sys.stdin.isatty():
+            raise WrongUse(f"this throws {what} away; add --yes to do it without being asked")
+        print(f"This throws {what} away; it is computed again from your files, which are not touched.", file=sys.stderr)
+        print("Type yes to go on: ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() != "yes":
+            _note("nothing was changed")
+            return FAILED
+    reply = daemon.post("/system/reset", {"reset_type": args.what, "confirm": True}, timeout_s=300)
+    if args.json:
+        _json(reply)
+    else:
+        print(render.clean(reply["sentence"]))
+    return OK

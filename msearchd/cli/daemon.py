@@ -1,0 +1,136 @@
+"""`msearchd`: run the daemon, check and show its settings, say what this machine can do.
+
+In: arguments. Out: exit codes: 0 done · 1 failed · 2 wrong use · 75 ask again · 78 the settings are wrong.
+The daemon itself is imported only by `run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from msearchd import __version__, errors, logs, preflight
+from msearchd.settings.document import document, toml_value
+from msearchd.settings.load import Loaded, leaves, load_with_origins
+from msearchd.settings.problems import ConfigErrors, dotted, is_secret, shown
+
+EX_CONFIG = 78
+_EXIT_BY_KIND = {errors.Misconfigured: EX_CONFIG, errors.RetryLater: 75}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    root = argparse.ArgumentParser(prog="msearchd", description="Local search daemon; `msearch` is its client.")
+    root.add_argument("--version", action="version", version=f"msearchd {__version__}")
+    verbs = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def verb(name: str, run: object, help_text: str) -> argparse.ArgumentParser:
+        made = verbs.add_parser(name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".")
+        made.set_defaults(run=run)
+        return made
+
+    def with_config(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        made.add_argument(
+            "--config", type=Path, metavar="F", help="settings file (default: ~/.config/msearchd/msearchd.toml)"
+        )
+        return made
+
+    with_config(verb("run", _run, "run in the foreground"))
+    with_config(
+        verb("check-config", _check_config, "say all that is wrong with the settings; 0 if nothing is, else 78")
+    )
+    with_config(verb("doctor", _doctor, "say what this machine can do, and what to type for the rest"))
+    config = verb("config", _config_show, "show the settings")
+    config.add_argument(
+        "what", choices=("show", "default"), help="show: what holds, and where from; default: a file to begin with"
+    )
+    config.add_argument("--json", action="store_true", help="as JSON")
+    with_config(config)
+    verb("version", _version, "show the version")
+    return root
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code. Errors are sentences on stderr."""
+    args = parser().parse_args(argv)
+    try:
+        code: int = args.run(args)
+    except ConfigErrors as error:
+        count = len(error.problems)
+        print(f"{error}\nmsearchd: {count} mistake{'s' if count > 1 else ''} in the settings", file=sys.stderr)
+        return EX_CONFIG
+    except errors.MsearchError as error:
+        print(f"msearchd: {error}" + (f"\n  {error.hint}" if error.hint else ""), file=sys.stderr)
+        return next((code for kind, code in _EXIT_BY_KIND.items() if isinstance(error, kind)), 1)
+    except KeyboardInterrupt:
+        return 130
+    else:
+        return code
+
+
+def _run(args: argparse.Namespace) -> int:
+    # A folder on a disk that is not plugged in must not keep the daemon from starting again; at the very first start
+    # there is no index yet, and a missing folder is a mistake in the settings.
+    loaded = load_with_origins(args.config, os.environ, may_be_away=True)
+    if not any(loaded.settings.data_dir.glob("*.db")):
+        loaded = load_with_origins(args.config, os.environ)
+    logs.configure(loaded.settings.log)
+    for warning in loaded.warnings:
+        print(f"msearchd: {warning}", file=sys.stderr)
+    preflight.require(loaded.settings)
+    from msearchd.daemon import run  # the composition root, and with it everything
+
+    return int(run(loaded.settings))
+
+
+def _check_config(args: argparse.Namespace) -> int:
+    loaded = load_with_origins(args.config, os.environ)
+    print(f"{loaded.file or 'no settings file, the defaults'}: all is well")
+    return 0
+
+
+def _config_show(args: argparse.Namespace) -> int:
+    if args.what == "default":
+        sys.stdout.write(document())
+        return 0
+    loaded = load_with_origins(args.config, os.environ, may_be_away=True)
+    values = {dotted(path): _value(loaded, path) for path in leaves(loaded.settings.model_dump(mode="json"))}
+    if args.json:
+        print(json.dumps({key: {"value": value, "origin": loaded.origins[key]} for key, value in values.items()}))
+        return 0
+    width = min(60, max(len(f"{key} = {toml_value(value)}") for key, value in values.items()))
+    for key, value in values.items():
+        print(f"{f'{key} = {toml_value(value)}':<{width}}  # {loaded.origins[key]}")
+    return 0
+
+
+def _value(loaded: Loaded, path: tuple[str | int, ...]) -> Any:
+    value: Any = loaded.settings.model_dump(mode="json")
+    for part in path:
+        value = value[part]
+    is_login = isinstance(value, str) and "(hidden)" in shown(value, path)
+    return "(hidden)" if is_secret(path) or is_login else value
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    loaded = load_with_origins(args.config, os.environ, may_be_away=True)
+    is_able = True
+    for check in preflight.checks(loaded.settings):
+        mark = "ok  " if check.is_ok else "FAIL" if check.is_needed else "--  "
+        print(f"{mark} {check.name:<28} {check.found}")
+        if not check.is_ok:
+            print(f"     {'':<28} {check.advice}")
+            is_able = is_able and not check.is_needed
+    for warning in loaded.warnings:
+        print(f"--   {warning}")
+    return 0 if is_able else 1
+
+
+def _version(_args: argparse.Namespace) -> int:
+    print(f"msearchd {__version__}")
+    return 0
