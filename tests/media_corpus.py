@@ -109,7 +109,9 @@ HTML = """<!doctype html><html lang="en"><head><title>Lighthouse keepers' diary<
 <p>On the fourth morning a trawler signalled its thanks &amp; went on to Bod&oslash;.</p></body></html>
 """
 
-GERMAN = "Die Prüfung der Brücke über den Fluß wurde für März verschoben. Größere Schäden an den Pfeilern sind möglich.\n"
+GERMAN = (
+    "Die Prüfung der Brücke über den Fluß wurde für März verschoben. Größere Schäden an den Pfeilern sind möglich.\n"
+)
 RUSSIAN = "Поезд из Мурманска опоздал на три часа, потому что рельсы занесло снегом. Пассажиры пили чай в вагоне.\n"
 JAPANESE = "京都の古い寺で秋の紅葉を見た。池の水に赤い葉が映っていて、とても静かだった。\n"
 
@@ -151,9 +153,16 @@ def _texts() -> list[CorpusFile]:
         CorpusFile("bridge-cp1252.txt", (GERMAN * 3).encode("cp1252"), "txt", "text", ("Brücke", "Schäden")),
         CorpusFile("train-koi8.txt", (RUSSIAN * 4).encode("koi8-r"), "txt", "text", ("Мурманска",)),
         CorpusFile("kyoto-sjis.txt", (JAPANESE * 4).encode("shift_jis"), "txt", "text", ("京都",)),
-        CorpusFile("ferry.json", json.dumps({"ferry": {"name": "Queen of the Fjords", "berths": 312}}, indent=1).encode(),
-                   "json", "text", ("Queen of the Fjords",)),
-        CorpusFile("analysis.ipynb", _notebook(), "ipynb", "text", ("Tidal analysis", "harmonic_fit", "residual 0.031")),
+        CorpusFile(
+            "ferry.json",
+            json.dumps({"ferry": {"name": "Queen of the Fjords", "berths": 312}}, indent=1).encode(),
+            "json",
+            "text",
+            ("Queen of the Fjords",),
+        ),
+        CorpusFile(
+            "analysis.ipynb", _notebook(), "ipynb", "text", ("Tidal analysis", "harmonic_fit", "residual 0.031")
+        ),
         CorpusFile("empty.txt", b"", "empty", "text", ()),
     ]
 
@@ -161,44 +170,100 @@ def _texts() -> list[CorpusFile]:
 def _notebook() -> bytes:
     cells = [
         {"cell_type": "markdown", "metadata": {}, "source": ["# Tidal analysis\n", "We fit the gauge of Cuxhaven."]},
-        {"cell_type": "code", "metadata": {}, "execution_count": 1, "source": ["coefficients = harmonic_fit(levels)"],
-         "outputs": [{"output_type": "stream", "name": "stdout", "text": ["residual 0.031\n"]},
-                     {"output_type": "display_data", "metadata": {}, "data": {"image/png": "iVBORw0KGgoAAAANSUhEUg" * 9}}]},
+        {
+            "cell_type": "code",
+            "metadata": {},
+            "execution_count": 1,
+            "source": ["coefficients = harmonic_fit(levels)"],
+            "outputs": [
+                {"output_type": "stream", "name": "stdout", "text": ["residual 0.031\n"]},
+                {"output_type": "display_data", "metadata": {}, "data": {"image/png": "iVBORw0KGgoAAAANSUhEUg" * 9}},
+            ],
+        },
     ]
-    return json.dumps({"cells": cells, "metadata": {"kernelspec": {"name": "python3"}}, "nbformat": 4,
-                       "nbformat_minor": 5}).encode()
+    return json.dumps(
+        {"cells": cells, "metadata": {"kernelspec": {"name": "python3"}}, "nbformat": 4, "nbformat_minor": 5}
+    ).encode()
 
 
 # -- documents ------------------------------------------------------------------------------------------------------------
 
 
 def _documents() -> list[CorpusFile]:
-    pages = ("The annual report of the beekeepers begins with the losses of a wet spring.",
-             "In summer the linden trees along the avenue gave a record harvest of honey.")
+    pages = (
+        "The annual report of the beekeepers begins with the losses of a wet spring.",
+        "In summer the linden trees along the avenue gave a record harvest of honey.",
+    )
     return [
-        CorpusFile("bees.pdf", pdf(pages, title="Beekeepers annual report", author="Astrid Holm"), "pdf", "document",
-                   ("losses of a wet spring", "linden trees", "Astrid Holm"), pages=2),
-        CorpusFile("scanned.pdf", scanned_pdf(("RECEIPT OF THE GLASS WORKSHOP", "SECOND PAGE ABOUT LANTERNS")), "pdf",
-                   "document", ocr_words=("GLASS", "LANTERNS")),
-        CorpusFile("contract.docx", docx(("Lease contract", "The tenant of the windmill pays 900 euro each month."),
-                                         title="Windmill lease", author="Notary Bakker"),
-                   "docx", "document", ("windmill pays 900", "Notary Bakker")),
-        CorpusFile("budget.xlsx", xlsx((("Item", "Cost"), ("Theodolite repair", 1250), ("Survey boat", 8800))), "xlsx",
-                   "document", ("Theodolite repair", "8800")),
-        CorpusFile("slides.pptx", pptx(("Glacier retreat since 1950", "Meltwater feeds the lower reservoir")), "pptx",
-                   "document", ("Glacier retreat", "lower reservoir")),
-        CorpusFile("poem.odt", odt(("Autumn poem", "The heron stands in the silver reeds and waits.")), "odt", "document",
-                   ("silver reeds",)),
-        CorpusFile("novel.epub", epub("The Cartographer", "Elena Marquez", (
-            "Chapter one. The map showed an island that nobody had ever visited.",
-            "Chapter two. At dawn the schooner anchored off the coral reef.")), "epub", "document",
-            ("nobody had ever visited", "coral reef", "Elena Marquez")),
+        CorpusFile(
+            "bees.pdf",
+            pdf(pages, title="Beekeepers annual report", author="Astrid Holm"),
+            "pdf",
+            "document",
+            ("losses of a wet spring", "linden trees", "Astrid Holm"),
+            pages=2,
+        ),
+        CorpusFile(
+            "scanned.pdf",
+            scanned_pdf(("RECEIPT OF THE GLASS WORKSHOP", "SECOND PAGE ABOUT LANTERNS")),
+            "pdf",
+            "document",
+            ocr_words=("GLASS", "LANTERNS"),
+        ),
+        CorpusFile(
+            "contract.docx",
+            docx(
+                ("Lease contract", "The tenant of the windmill pays 900 euro each month."),
+                title="Windmill lease",
+                author="Notary Bakker",
+            ),
+            "docx",
+            "document",
+            ("windmill pays 900", "Notary Bakker"),
+        ),
+        CorpusFile(
+            "budget.xlsx",
+            xlsx((("Item", "Cost"), ("Theodolite repair", 1250), ("Survey boat", 8800))),
+            "xlsx",
+            "document",
+            ("Theodolite repair", "8800"),
+        ),
+        CorpusFile(
+            "slides.pptx",
+            pptx(("Glacier retreat since 1950", "Meltwater feeds the lower reservoir")),
+            "pptx",
+            "document",
+            ("Glacier retreat", "lower reservoir"),
+        ),
+        CorpusFile(
+            "poem.odt",
+            odt(("Autumn poem", "The heron stands in the silver reeds and waits.")),
+            "odt",
+            "document",
+            ("silver reeds",),
+        ),
+        CorpusFile(
+            "novel.epub",
+            epub(
+                "The Cartographer",
+                "Elena Marquez",
+                (
+                    "Chapter one. The map showed an island that nobody had ever visited.",
+                    "Chapter two. At dawn the schooner anchored off the coral reef.",
+                ),
+            ),
+            "epub",
+            "document",
+            ("nobody had ever visited", "coral reef", "Elena Marquez"),
+        ),
         CorpusFile("memo.rtf", RTF, "rtf", "document", ("violin workshop", "spruce")),
     ]
 
 
-RTF = (rb"{\rtf1\ansi\ansicpg1252\deff0{\fonttbl{\f0 Times New Roman;}}\f0\fs24 {\b Memo of the violin workshop}\par "
-       rb"The spruce for the new instruments has to dry for f\'fcnf more years.\par}")
+RTF = (
+    rb"{\rtf1\ansi\ansicpg1252\deff0{\fonttbl{\f0 Times New Roman;}}\f0\fs24 {\b Memo of the violin workshop}\par "
+    rb"The spruce for the new instruments has to dry for f\'fcnf more years.\par}"
+)
 
 
 def pdf(pages: tuple[str, ...], *, title: str = "", author: str = "", password: str = "") -> bytes:
@@ -209,8 +274,13 @@ def pdf(pages: tuple[str, ...], *, title: str = "", author: str = "", password: 
     for text in pages:
         lines = " ".join(f"({_pdf_escape(line)}) Tj T*" for line in textwrap.wrap(text, 80))
         content = _add_stream(objects, f"BT /F1 12 Tf 14 TL 60 760 Td {lines} ET".encode("cp1252"))
-        kids.append(_add(objects, b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Resources << /Font << /F1 "
-                         b"%d 0 R >> >> /Contents %d 0 R >>" % (font, content)))
+        kids.append(
+            _add(
+                objects,
+                b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Resources << /Font << /F1 "
+                b"%d 0 R >> >> /Contents %d 0 R >>" % (font, content),
+            )
+        )
     facts = b"<< /Title (%s) /Author (%s) /CreationDate (D:20240301120000Z) >>" % (title.encode(), author.encode())
     return _pdf_file(objects, kids, b"" if password else facts, password=password)
 
@@ -222,11 +292,20 @@ def scanned_pdf(pages: tuple[str, ...]) -> bytes:
     for text in pages:
         picture = io.BytesIO()
         text_image(text, size=(900, 300)).convert("L").save(picture, "JPEG", quality=85)
-        image = _add_stream(objects, picture.getvalue(), b"/Type /XObject /Subtype /Image /Width 900 /Height 300 "
-                            b"/ColorSpace /DeviceGray /BitsPerComponent 8 /Filter /DCTDecode ")
+        image = _add_stream(
+            objects,
+            picture.getvalue(),
+            b"/Type /XObject /Subtype /Image /Width 900 /Height 300 "
+            b"/ColorSpace /DeviceGray /BitsPerComponent 8 /Filter /DCTDecode ",
+        )
         content = _add_stream(objects, b"q 450 0 0 150 70 600 cm /Im1 Do Q")
-        kids.append(_add(objects, b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Resources << /XObject << /Im1 "
-                         b"%d 0 R >> >> /Contents %d 0 R >>" % (image, content)))
+        kids.append(
+            _add(
+                objects,
+                b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Resources << /XObject << /Im1 "
+                b"%d 0 R >> >> /Contents %d 0 R >>" % (image, content),
+            )
+        )
     return _pdf_file(objects, kids, b"")
 
 
@@ -275,7 +354,10 @@ def _pdf_key(password: str, file_id: bytes) -> tuple[bytes, bytes]:
     permissions = (-44).to_bytes(4, "little", signed=True)
     key = hashlib.md5(padded + owner + permissions + file_id, usedforsecurity=False).digest()[:5]
     user = _rc4(key, _PDF_PAD)
-    return key, b"<< /Filter /Standard /V 1 /R 2 /O <%s> /U <%s> /P -44 >>" % (owner.hex().encode(), user.hex().encode())
+    return key, b"<< /Filter /Standard /V 1 /R 2 /O <%s> /U <%s> /P -44 >>" % (
+        owner.hex().encode(),
+        user.hex().encode(),
+    )
 
 
 def _encrypted(body: bytes, number: int, key: bytes) -> bytes:
@@ -318,21 +400,31 @@ _PACKAGE = "http://schemas.openxmlformats.org/package/2006"
 _OFFICE_TYPE = "application/vnd.openxmlformats-officedocument"
 
 
-def _ooxml(parts: dict[str, tuple[str, str]], main: str, *, title: str = "", author: str = "",
-           relations: dict[str, list[tuple[str, str]]] | None = None) -> bytes:
+def _ooxml(
+    parts: dict[str, tuple[str, str]],
+    main: str,
+    *,
+    title: str = "",
+    author: str = "",
+    relations: dict[str, list[tuple[str, str]]] | None = None,
+) -> bytes:
     overrides = "".join(f'<Override PartName="/{name}" ContentType="{kind}"/>' for name, (kind, _) in parts.items())
     files: dict[str, str | bytes] = {
         "[Content_Types].xml": f'{_XML}<Types xmlns="{_PACKAGE}/content-types"><Default Extension="rels" '
         f'ContentType="application/vnd.openxmlformats-package.relationships+xml"/><Default Extension="xml" '
         f'ContentType="application/xml"/>{overrides}<Override PartName="/docProps/core.xml" '
         f'ContentType="application/vnd.openxmlformats-package.core-properties+xml"/></Types>',
-        "_rels/.rels": _rels([(f"{_OFFICE}/relationships/officeDocument", main),
-                              (f"{_PACKAGE}/relationships/metadata/core-properties", "docProps/core.xml")]),
+        "_rels/.rels": _rels(
+            [
+                (f"{_OFFICE}/relationships/officeDocument", main),
+                (f"{_PACKAGE}/relationships/metadata/core-properties", "docProps/core.xml"),
+            ]
+        ),
         "docProps/core.xml": f'{_XML}<cp:coreProperties xmlns:cp="{_PACKAGE}/metadata/core-properties" '
         f'xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:dcterms="http://purl.org/dc/terms/" '
         f'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"><dc:title>{title}</dc:title>'
         f'<dc:creator>{author}</dc:creator><dcterms:created xsi:type="dcterms:W3CDTF">2024-03-01T12:00:00Z'
-        f'</dcterms:created></cp:coreProperties>',
+        f"</dcterms:created></cp:coreProperties>",
     }
     for name, (_, body) in parts.items():
         files[name] = _XML + body
@@ -342,7 +434,9 @@ def _ooxml(parts: dict[str, tuple[str, str]], main: str, *, title: str = "", aut
 
 
 def _rels(targets: list[tuple[str, str]]) -> str:
-    rows = "".join(f'<Relationship Id="rId{i}" Type="{kind}" Target="{target}"/>' for i, (kind, target) in enumerate(targets, 1))
+    rows = "".join(
+        f'<Relationship Id="rId{i}" Type="{kind}" Target="{target}"/>' for i, (kind, target) in enumerate(targets, 1)
+    )
     return f'{_XML}<Relationships xmlns="{_PACKAGE}/relationships">{rows}</Relationships>'
 
 
@@ -351,8 +445,12 @@ def docx(paragraphs: tuple[str, ...], *, title: str = "", author: str = "") -> b
     space = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
     body = "".join(f"<w:p><w:r><w:t>{text}</w:t></w:r></w:p>" for text in paragraphs)
     document = f'<w:document xmlns:w="{space}"><w:body>{body}</w:body></w:document>'
-    return _ooxml({"word/document.xml": (f"{_OFFICE_TYPE}.wordprocessingml.document.main+xml", document)},
-                  "word/document.xml", title=title, author=author)
+    return _ooxml(
+        {"word/document.xml": (f"{_OFFICE_TYPE}.wordprocessingml.document.main+xml", document)},
+        "word/document.xml",
+        title=title,
+        author=author,
+    )
 
 
 def xlsx(rows: tuple[tuple[str | int, ...], ...]) -> bytes:
@@ -364,33 +462,59 @@ def xlsx(rows: tuple[tuple[str | int, ...], ...]) -> bytes:
             return f'<c r="{where}"><v>{value}</v></c>'
         return f'<c r="{where}" t="inlineStr"><is><t>{value}</t></is></c>'
 
-    data = "".join(f'<row r="{r}">' + "".join(cell(v, f"{chr(65 + c)}{r}") for c, v in enumerate(row)) + "</row>"
-                   for r, row in enumerate(rows, 1))
+    data = "".join(
+        f'<row r="{r}">' + "".join(cell(v, f"{chr(65 + c)}{r}") for c, v in enumerate(row)) + "</row>"
+        for r, row in enumerate(rows, 1)
+    )
     sheet = f'<worksheet xmlns="{space}"><sheetData>{data}</sheetData></worksheet>'
-    book = (f'<workbook xmlns="{space}" xmlns:r="{_OFFICE}/relationships"><sheets><sheet name="Costs" sheetId="1" '
-            f'r:id="rId1"/></sheets></workbook>')
+    book = (
+        f'<workbook xmlns="{space}" xmlns:r="{_OFFICE}/relationships"><sheets><sheet name="Costs" sheetId="1" '
+        f'r:id="rId1"/></sheets></workbook>'
+    )
     kind = f"{_OFFICE_TYPE}.spreadsheetml"
-    return _ooxml({"xl/workbook.xml": (f"{kind}.sheet.main+xml", book),
-                   "xl/worksheets/sheet1.xml": (f"{kind}.worksheet+xml", sheet)}, "xl/workbook.xml",
-                  relations={"xl/_rels/workbook.xml.rels": [(f"{_OFFICE}/relationships/worksheet", "worksheets/sheet1.xml")]})
+    return _ooxml(
+        {
+            "xl/workbook.xml": (f"{kind}.sheet.main+xml", book),
+            "xl/worksheets/sheet1.xml": (f"{kind}.worksheet+xml", sheet),
+        },
+        "xl/workbook.xml",
+        relations={"xl/_rels/workbook.xml.rels": [(f"{_OFFICE}/relationships/worksheet", "worksheets/sheet1.xml")]},
+    )
 
 
 def pptx(texts: tuple[str, ...]) -> bytes:
     """A presentation, one slide per text."""
-    spaces = ('xmlns:p="http://schemas.openxmlformats.org/presentationml/2006/main" '
-              'xmlns:a="http://schemas.openxmlformats.org/drawingml/2006/main" '
-              f'xmlns:r="{_OFFICE}/relationships"')
+    spaces = (
+        'xmlns:p="http://schemas.openxmlformats.org/presentationml/2006/main" '
+        'xmlns:a="http://schemas.openxmlformats.org/drawingml/2006/main" '
+        f'xmlns:r="{_OFFICE}/relationships"'
+    )
     kind = f"{_OFFICE_TYPE}.presentationml"
     ids = "".join(f'<p:sldId id="{255 + i}" r:id="rId{i}"/>' for i in range(1, len(texts) + 1))
-    parts = {"ppt/presentation.xml": (f"{kind}.presentation.main+xml",
-                                      f"<p:presentation {spaces}><p:sldIdLst>{ids}</p:sldIdLst></p:presentation>")}
+    parts = {
+        "ppt/presentation.xml": (
+            f"{kind}.presentation.main+xml",
+            f"<p:presentation {spaces}><p:sldIdLst>{ids}</p:sldIdLst></p:presentation>",
+        )
+    }
     for i, text in enumerate(texts, 1):
-        parts[f"ppt/slides/slide{i}.xml"] = (f"{kind}.slide+xml", (
-            f'<p:sld {spaces}><p:cSld><p:spTree><p:nvGrpSpPr><p:cNvPr id="1" name=""/><p:cNvGrpSpPr/><p:nvPr/></p:nvGrpSpPr>'
-            f'<p:grpSpPr/><p:sp><p:nvSpPr><p:cNvPr id="2" name="Text"/><p:cNvSpPr/><p:nvPr/></p:nvSpPr><p:spPr/><p:txBody>'
-            f"<a:bodyPr/><a:p><a:r><a:t>{text}</a:t></a:r></a:p></p:txBody></p:sp></p:spTree></p:cSld></p:sld>"))
-    return _ooxml(parts, "ppt/presentation.xml", relations={"ppt/_rels/presentation.xml.rels": [
-        (f"{_OFFICE}/relationships/slide", f"slides/slide{i}.xml") for i in range(1, len(texts) + 1)]})
+        parts[f"ppt/slides/slide{i}.xml"] = (
+            f"{kind}.slide+xml",
+            (
+                f'<p:sld {spaces}><p:cSld><p:spTree><p:nvGrpSpPr><p:cNvPr id="1" name=""/><p:cNvGrpSpPr/><p:nvPr/></p:nvGrpSpPr>'
+                f'<p:grpSpPr/><p:sp><p:nvSpPr><p:cNvPr id="2" name="Text"/><p:cNvSpPr/><p:nvPr/></p:nvSpPr><p:spPr/><p:txBody>'
+                f"<a:bodyPr/><a:p><a:r><a:t>{text}</a:t></a:r></a:p></p:txBody></p:sp></p:spTree></p:cSld></p:sld>"
+            ),
+        )
+    return _ooxml(
+        parts,
+        "ppt/presentation.xml",
+        relations={
+            "ppt/_rels/presentation.xml.rels": [
+                (f"{_OFFICE}/relationships/slide", f"slides/slide{i}.xml") for i in range(1, len(texts) + 1)
+            ]
+        },
+    )
 
 
 def odt(paragraphs: tuple[str, ...]) -> bytes:
@@ -398,15 +522,18 @@ def odt(paragraphs: tuple[str, ...]) -> bytes:
     mime = "application/vnd.oasis.opendocument.text"
     office = "urn:oasis:names:tc:opendocument:xmlns:office:1.0"
     body = "".join(f"<text:p>{text}</text:p>" for text in paragraphs)
-    return zip_of({
-        "mimetype": mime,
-        "META-INF/manifest.xml": f'{_XML}<manifest:manifest xmlns:manifest="urn:oasis:names:tc:opendocument:xmlns:manifest:1.0">'
-        f'<manifest:file-entry manifest:full-path="/" manifest:media-type="{mime}"/><manifest:file-entry '
-        f'manifest:full-path="content.xml" manifest:media-type="text/xml"/></manifest:manifest>',
-        "content.xml": f'{_XML}<office:document-content xmlns:office="{office}" '
-        f'xmlns:text="urn:oasis:names:tc:opendocument:xmlns:text:1.0" office:version="1.2"><office:body><office:text>{body}'
-        f"</office:text></office:body></office:document-content>",
-    }, stored_first=True)
+    return zip_of(
+        {
+            "mimetype": mime,
+            "META-INF/manifest.xml": f'{_XML}<manifest:manifest xmlns:manifest="urn:oasis:names:tc:opendocument:xmlns:manifest:1.0">'
+            f'<manifest:file-entry manifest:full-path="/" manifest:media-type="{mime}"/><manifest:file-entry '
+            f'manifest:full-path="content.xml" manifest:media-type="text/xml"/></manifest:manifest>',
+            "content.xml": f'{_XML}<office:document-content xmlns:office="{office}" '
+            f'xmlns:text="urn:oasis:names:tc:opendocument:xmlns:text:1.0" office:version="1.2"><office:body><office:text>{body}'
+            f"</office:text></office:body></office:document-content>",
+        },
+        stored_first=True,
+    )
 
 
 def epub(title: str, author: str, chapters: tuple[str, ...]) -> bytes:
@@ -424,8 +551,10 @@ def epub(title: str, author: str, chapters: tuple[str, ...]) -> bytes:
         f"<manifest>{items}</manifest><spine>{spine}</spine></package>",
     }
     for name, text in zip(names, chapters, strict=True):
-        files[f"OEBPS/{name}"] = (f'{_XML}<html xmlns="http://www.w3.org/1999/xhtml"><head><title>{title}</title></head>'
-                                  f"<body><p>{text}</p></body></html>")
+        files[f"OEBPS/{name}"] = (
+            f'{_XML}<html xmlns="http://www.w3.org/1999/xhtml"><head><title>{title}</title></head>'
+            f"<body><p>{text}</p></body></html>"
+        )
     return zip_of(files, stored_first=True)
 
 
@@ -433,8 +562,15 @@ def epub(title: str, author: str, chapters: tuple[str, ...]) -> bytes:
 
 
 def _mails() -> list[CorpusFile]:
-    return [CorpusFile("meeting.eml", mail(), "eml", "document",
-                       ("telescope mirror", "ludmila@observatory.example", "agenda.txt", "Sternwarte"))]
+    return [
+        CorpusFile(
+            "meeting.eml",
+            mail(),
+            "eml",
+            "document",
+            ("telescope mirror", "ludmila@observatory.example", "agenda.txt", "Sternwarte"),
+        )
+    ]
 
 
 def mail() -> bytes:
@@ -445,7 +581,9 @@ def mail() -> bytes:
     message["Subject"] = "Besuch der Sternwarte und der neue Spiegel für März"
     message["Date"] = "Fri, 01 Mar 2024 12:00:00 +0000"
     message["Message-ID"] = "<1@observatory.example>"
-    message.set_content("Hello all,\n\nthe telescope mirror arrives on Tuesday. Please keep the dome clear.\n\nLudmila\n")
+    message.set_content(
+        "Hello all,\n\nthe telescope mirror arrives on Tuesday. Please keep the dome clear.\n\nLudmila\n"
+    )
     message.add_alternative("<p>Hello all,</p><p>the telescope mirror arrives on <b>Tuesday</b>.</p>", subtype="html")
     message.add_attachment("1. Mirror\n2. Dome motors\n", filename="agenda.txt")
     for index, part in enumerate(message.walk()):  # a boundary that is the same each time
@@ -458,9 +596,17 @@ def _archives() -> list[CorpusFile]:
     names = ("photos/harbour-at-dusk.jpg", "notes/packing-list.txt")
     plain = tar_of(dict.fromkeys(names, b"content"))
     return [
-        CorpusFile("backup.zip", zip_of(dict.fromkeys(names, "content")), "zip", "document", ("harbour-at-dusk", "packing-list")),
+        CorpusFile(
+            "backup.zip",
+            zip_of(dict.fromkeys(names, "content")),
+            "zip",
+            "document",
+            ("harbour-at-dusk", "packing-list"),
+        ),
         CorpusFile("backup.tar", plain, "tar", "document", ("harbour-at-dusk", "packing-list")),
-        CorpusFile("backup.tar.gz", gzip.compress(plain, mtime=0), "gzip", "document", ("harbour-at-dusk", "packing-list")),
+        CorpusFile(
+            "backup.tar.gz", gzip.compress(plain, mtime=0), "gzip", "document", ("harbour-at-dusk", "packing-list")
+        ),
     ]
 
 
@@ -481,8 +627,14 @@ def tar_of(files: dict[str, bytes]) -> bytes:
 def _images() -> list[CorpusFile]:
     jpeg = {"camera": "Leica Q2", "taken": "2024-03-01T12:30:00", "width": 400, "height": 900}
     return [
-        CorpusFile("sign.png", png("FERRY TERMINAL CLOSED"), "png", "image", ocr_words=("FERRY", "CLOSED"),
-                   metadata={"width": 900, "height": 300}),
+        CorpusFile(
+            "sign.png",
+            png("FERRY TERMINAL CLOSED"),
+            "png",
+            "image",
+            ocr_words=("FERRY", "CLOSED"),
+            metadata={"width": 900, "height": 300},
+        ),
         CorpusFile("photo.jpg", photo("WELCOME TO TROMSO"), "jpeg", "image", ("Leica Q2",), ("TROMSO",), metadata=jpeg),
         CorpusFile("note.webp", webp("REMEMBER THE LIBRARY BOOKS"), "webp", "image", ocr_words=("LIBRARY",)),
     ]
@@ -533,6 +685,7 @@ def photo(text: str) -> bytes:
 
 def png_bomb(*, side: int = 60_000) -> bytes:
     """A small PNG that says it is *side* x *side* pixels; its data inflates to all of them."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
 
@@ -547,8 +700,11 @@ def docx_bomb(*, inflated_bytes: int = 2 * 1024**3) -> bytes:
     """A docx of a few MB whose document.xml inflates to *inflated_bytes*."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        archive.writestr("[Content_Types].xml", f'{_XML}<Types xmlns="{_PACKAGE}/content-types"><Override '
-                         f'PartName="/word/document.xml" ContentType="{_OFFICE_TYPE}.wordprocessingml.document.main+xml"/></Types>')
+        archive.writestr(
+            "[Content_Types].xml",
+            f'{_XML}<Types xmlns="{_PACKAGE}/content-types"><Override '
+            f'PartName="/word/document.xml" ContentType="{_OFFICE_TYPE}.wordprocessingml.document.main+xml"/></Types>',
+        )
         archive.writestr("_rels/.rels", _rels([(f"{_OFFICE}/relationships/officeDocument", "word/document.xml")]))
         with archive.open("word/document.xml", "w", force_zip64=True) as part:
             part.write(b'<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body>')

@@ -61,7 +61,8 @@ def refuse_bomb(source: Source, *, max_bytes: int) -> None:
             message = f"its zip container is damaged: {str(error) or type(error).__name__}"
             raise errors.BadAsset(message) from error
     if unpacked > max_bytes:
-        message = f"it would unpack to {unpacked / 1024**3:.1f} GB, more than {max_bytes / 1024**3:.1f} GB: a zip bomb or no document"
+        sizes = f"{unpacked / 1024**3:.1f} GB, more than {max_bytes / 1024**3:.1f} GB"
+        message = f"it would unpack to {sizes}: a zip bomb, or no document"
         raise errors.BadAsset(message)
 
 
@@ -101,7 +102,7 @@ def _tar_names(stream: IO[bytes]) -> Iterator[tuple[str, int]]:
     elif start.startswith(b"BZ"):
         plain = bz2.BZ2File(stream)
     elif start.startswith(b"\xfd7"):
-        plain = lzma.LZMAFile(stream)
+        plain = lzma.LZMAFile(stream)  # noqa: SIM115 - closed by the `with` below
     else:
         yield from _members(stream)
         return

@@ -47,7 +47,9 @@ class ChunkRules:
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """A kind of place to cut at: the end of a match. Not used where it would leave a passage shorter than `fill` of the limit."""
+    """A kind of place to cut at: the end of a match. Not used where it would leave a passage shorter than `fill` of
+    the limit.
+    """
 
     pattern: re.Pattern[str]
     fill: float
@@ -64,9 +66,9 @@ _TOP_DEFINITION: Final = _Cut(re.compile(rf"\n[ \t]*\n+(?={_DEFINITION})"), 0.3,
 _INNER_DEFINITION: Final = _Cut(re.compile(rf"\n[ \t]*\n(?=[ \t]+(?:{_DEFINITION}))"), 0.5, is_inside=False)
 _BLANK_LINE: Final = _Cut(re.compile(r"\n[ \t]*\n\s*"), 0.5, is_inside=False)
 # A full stop before a small letter is an abbreviation more often than an end.
-_SENTENCE: Final = _Cut(re.compile(r"""[.!?…]["'”’»)\]]*\s+(?=[^\sa-z])|[。！？]["'」』）]*\s*"""), 0.5, is_inside=True)
+_SENTENCE: Final = _Cut(re.compile(r"""[.!?…]["'”’»)\]]*\s+(?=[^\sa-z])|[。！？]["'」』）]*\s*"""), 0.5, is_inside=True)  # noqa: RUF001
 _LINE: Final = _Cut(re.compile(r"\n"), 0.5, is_inside=True)
-_CLAUSE: Final = _Cut(re.compile(r"[,;:、，]\s*"), 0.7, is_inside=True)
+_CLAUSE: Final = _Cut(re.compile(r"[,;:、，]\s*"), 0.7, is_inside=True)  # noqa: RUF001
 _WORD: Final = _Cut(re.compile(r"\s+"), 0.3, is_inside=True)
 
 _CUTS: Final[dict[Structure, tuple[_Cut, ...]]] = {
@@ -140,7 +142,9 @@ def _overlap_start(text: str, start: int, stop: int, *, overlap: int) -> int:
 
 
 def _not_inside_a_character(text: str, place: int, *, floor: int) -> int:
-    """Step back from before a combining mark, joiner or variation selector, at most 16 characters and never below *floor*."""
+    """Step back from before a combining mark, joiner or variation selector, at most 16 characters and never below
+    *floor*.
+    """
     for earlier in range(place, max(floor, place - 16) - 1, -1):
         if earlier >= len(text) or not _joins(text[earlier]):
             return earlier

@@ -1,4 +1,5 @@
-"""What the orchestrator sees of reading files: identify, extract, ocr. Daemon side; decodes nothing, imports no decoder.
+"""What the orchestrator sees of reading files: identify, extract, ocr. Daemon side; decodes nothing, imports no
+decoder.
 
 In: a path as bytes. Out: `Identified` and `Extraction`. The work is done by extract workers (pool.py, worker.py).
 A file that crashes, hangs or outgrows its worker is a BadAsset that says so; its neighbours never notice.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from msearchd import errors
@@ -62,15 +64,26 @@ def chunking_fingerprint(settings: ExtractSettings) -> str:
 
 
 class Extractors:
-    """A pool of extract workers. Cancelling a call replaces the worker that was at it; `close` ends all."""
+    """A pool of extract workers. Cancelling a call replaces the worker that was at it; `close` ends all.
 
-    def __init__(self, settings: ExtractSettings, limits: Limits = Limits(nice=10), *, name: str = "extract") -> None:
+    *limits* gives niceness and the like; the memory limit is the settings' own. *work_dir* is for the libraries' files
+    (by default a folder in the user's cache).
+    """
+
+    def __init__(
+        self,
+        settings: ExtractSettings,
+        limits: Limits = Limits(nice=10),
+        *,
+        name: str = "extract",
+        work_dir: Path | None = None,
+    ) -> None:
         self._silence_s = settings.timeout_s
         memory = settings.memory_mb * _MIB
         spec = ChildSpec(
             name=name,
             module="msearchd.media.worker",
-            start={"rules": read_rules(settings).as_args()},
+            start={"rules": read_rules(settings).as_args(), "work_dir": str(work_dir or "")},
             env=_ENV,
             limits=dataclasses.replace(limits, memory_bytes=memory),
             stop_grace_s=0.5,
@@ -86,18 +99,22 @@ class Extractors:
     async def identify(self, path: bytes) -> Identified:
         """Stat, hash and type of the file at *path*.
 
-        Raises NotFound (vanished), BadAsset (no file, unreadable, killed its reader), ChangedWhileReading (still written),
-        RetryLater (the disk or a share is in trouble).
+        Raises NotFound (vanished), BadAsset (no file, unreadable, killed its reader), ChangedWhileReading (still
+        written), RetryLater (the disk or a share is in trouble).
         """
         found, _ = await self._identify("identify", path)
         return found
 
     async def identify_extract(self, path: bytes) -> tuple[Identified, Extraction | None]:
-        """As `identify`; with the extraction too where it costs little more (small text, notebooks, mail), else None."""
+        """As `identify`; with the extraction too where it costs little more (small text, notebooks, mail), else
+        None.
+        """
         return await self._identify("identify_extract", path)
 
     async def extract(self, path: bytes, identified: Identified) -> Extraction:
-        """Text in passages, and metadata, of the very bytes that were identified. Raises as `identify`, and Misconfigured."""
+        """Text in passages, and metadata, of the very bytes that were identified. Raises as `identify`, and
+        Misconfigured.
+        """
         args = {"path": path, "identified": shapes.identified_to_wire(identified)}
         segments: list[Segment] = []
         last: Mapping[str, Any] = {}
@@ -110,8 +127,8 @@ class Extractors:
     async def ocr(self, path: bytes, identified: Identified, pages: Sequence[int] = ()) -> Extraction:
         """Text in the pixels of a picture (no *pages*) or of the pages (from 1) of a PDF, as OCR segments.
 
-        Each page has the time limit for itself; one that cannot be read is named in the note and in the metadata, and the
-        others go on. Raises as `extract`, and the first page's error if none could be read.
+        Each page has the time limit for itself; one that cannot be read is named in the note and in the metadata, and
+        the others go on. Raises as `extract`, and the first page's error if none could be read.
         """
         segments: list[Segment] = []
         notes: list[str] = []
@@ -139,10 +156,10 @@ class Extractors:
         return self._pool.status()
 
     async def close(self) -> None:
-        """End all workers; calls in flight raise RetryLater or BadAsset."""
+        """End all workers; calls in flight raise RetryLater."""
         await self._pool.close()
 
-    # -- frames ---------------------------------------------------------------------------------------------------------
+    # -- frames -------------------------------------------------------------------------------------------------------
 
     async def _identify(self, op: str, path: bytes) -> tuple[Identified, Extraction | None]:
         segments: list[Segment] = []
@@ -174,17 +191,17 @@ class Extractors:
     ) -> AsyncGenerator[Mapping[str, Any], None]:
         """Frames of the answer; a worker's end becomes this file's error. One killed from outside gets a second try."""
         for attempt in (1, 2):
-            has_begun = False
+            has_begun, changed = False, ""
             try:
                 async with contextlib.aclosing(
                     self._pool.visit(op, args, urgency=urgency, silence_s=self._silence_s)
                 ) as frames:
                     async for frame in frames:
-                        if "changed" in frame:
-                            raise ChangedWhileReading(frame["changed"], after_s=1.0)
                         has_begun = True
-                        yield frame
-                return
+                        if "changed" in frame:
+                            changed = frame["changed"]
+                        else:
+                            yield frame
             except TookTooLong as error:
                 raise self._too_long(op) from error
             except WorkerDied as error:
@@ -192,6 +209,10 @@ class Extractors:
                 if not error.is_outside or attempt == 2 or has_begun:
                     message = f"it killed its reader: {error}"
                     raise errors.BadAsset(message, hint="if other programs read it well, please report it") from error
+            else:
+                if changed:
+                    raise ChangedWhileReading(changed, after_s=1.0)
+                return
 
     def _too_long(self, op: str) -> errors.MsearchError:
         if op.startswith("identify"):  # nothing but reading: the disk is slow or gone, the file is not bad

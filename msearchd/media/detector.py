@@ -1,7 +1,7 @@
 """The learned type detector (magika), loaded on the first file that neither signature nor name decides.
 
-In: an open Source. Out: a Guess, or None where magika is not installed. One thread; 8 ms of CPU a file; nothing leaves the
-machine (the worker's environment turns onnxruntime's telemetry off before it is imported).
+In: an open Source. Out: a Guess, or None where magika is not installed. One thread; 8 ms of CPU a file; nothing leaves
+the machine (the worker's environment turns onnxruntime's telemetry off before it is imported).
 """
 
 from __future__ import annotations

@@ -26,7 +26,9 @@ _ZIPPED: Final = frozenset({"docx", "xlsx", "pptx", "odt", "ods", "odp", "epub"}
 
 
 def read(source: Source, kind: FileType, rules: ReadRules) -> Reading:
-    """Read a document. Raises BadAsset with a sentence where the parser cannot, Misconfigured where there is no parser."""
+    """Read a document. Raises BadAsset with a sentence where the parser cannot, Misconfigured where there is no
+    parser.
+    """
     if source.size > MAX_DOCUMENT_BYTES:
         return Reading(note=f"larger than {MAX_DOCUMENT_BYTES // 1024**2} MB: found by name only")
     if kind.label in _ZIPPED:
@@ -47,22 +49,30 @@ def read(source: Source, kind: FileType, rules: ReadRules) -> Reading:
 
 def _cleaned(parsed: Parsed) -> tuple[str, tuple[tuple[int, int], ...]]:
     """Clean text, with the page starts moved along where cleaning changed lengths."""
-    text = clean(parsed.text)
-    if text == parsed.text:
-        return text, parsed.page_starts
-    if len(text) == len(parsed.text):
-        return text, parsed.page_starts
-    starts = tuple((len(clean(parsed.text[:offset])), page) for offset, page in parsed.page_starts)
-    return text, starts
+    pieces, starts, length = [], [], 0
+    for begin, end, page in _spans(parsed):
+        piece = clean(parsed.text[begin:end])
+        if page is not None:
+            starts.append((length, page))
+        pieces.append(piece)
+        length += len(piece)
+    return "".join(pieces), tuple(starts)
+
+
+def _spans(parsed: Parsed) -> list[tuple[int, int, int | None]]:
+    """(begin, end, page) of the whole text in order; page None before the first page or where pages are not known."""
+    marks: list[tuple[int, int | None]] = [(0, None), *parsed.page_starts]
+    ends = [offset for offset, _ in marks[1:]] + [len(parsed.text)]
+    return [(begin, end, page) for (begin, page), end in zip(marks, ends, strict=True)]
 
 
 def _scanned_pages(parsed: Parsed, rules: ReadRules) -> tuple[tuple[int, ...], str]:
     if not rules.ocr or parsed.page_count == 0:
         return (), ""
     letters = dict.fromkeys(range(1, parsed.page_count + 1), 0)
-    ends = [offset for offset, _ in parsed.page_starts[1:]] + [len(parsed.text)]
-    for (begin, page), end in zip(parsed.page_starts, ends, strict=True):
-        letters[page] = len(_LETTER.findall(parsed.text[begin : min(end, begin + 4000)]))
+    for begin, end, page in _spans(parsed):
+        if page is not None:
+            letters[page] = len(_LETTER.findall(parsed.text[begin : min(end, begin + 4000)]))
     scanned = tuple(page for page, count in letters.items() if count < _MIN_PAGE_LETTERS)
     if len(scanned) <= rules.ocr_max_pages:
         return scanned, ""

@@ -1,8 +1,8 @@
 """What a reader gets and gives: the seam inside the extract worker.
 
-A reader is a module with `read(source, kind, rules) -> Reading`, named by `registry.Reader`. It raises BadAsset with a sentence,
-or returns a Reading with a `note` where there is less than a person would expect. It sees one open file and never its name's
-meaning, never the daemon.
+A reader is a module with `read(source, kind, rules) -> Reading`, named by `registry.Reader`. It raises BadAsset with a
+sentence, or returns a Reading with a `note` where there is less than a person would expect. It sees one open file, and
+nothing of the daemon.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """identify: the bytes' name (BLAKE3), the type by content, and the stat that held before and after. Child side.
 
-In: an open `Source`. Out: `Identified`. The file is streamed once, whatever its size; 128 KiB of it are kept to look at.
+In: an open `Source`. Out: `Identified`. The file is streamed once, whatever its size; 128 KiB of it are kept to look
+at.
 
     signature  >  text whose name says a text type  >  learned detector (magika)  >  plain text or unknown
 """
@@ -44,7 +45,8 @@ _MODALITY_OF_GROUP: Final = {
 
 
 def identify(source: Source, *, detect: Callable[[Source], Guess | None]) -> Iterator[Identified | None]:
-    """Hash and look at *source*: yields None after each 64 MiB, so that a slow disk is not taken for a hang, then the result.
+    """Hash and look at *source*: yields None after each 64 MiB, so that a slow disk is not taken for a hang, then the
+    result.
 
     Raises Changed if it changed meanwhile, NotFound, BadAsset or RetryLater.
     """
@@ -70,19 +72,19 @@ def decide(head: bytes, tail: bytes, *, name: str, size: int, detect: Detect) ->
     if (label := signatures.binary_label(head, tail)) is not None:
         return _row(label)
     named = registry.by_name(name)
-    if not _is_text(head, is_cut=size > len(head)):
-        return _from_guess(detect(), is_text=False, named=None)
+    if not _is_text(head):
+        return _from_guess(detect(), is_text=False)
     said = signatures.text_label(head)
-    if named is not None and (named.modality is Modality.TEXT or named.label in {"eml", "svg"}):
-        # The name decides between kinds of text: `.md` and `.h` look alike from inside. Only a page without a name for it
-        # (saved as .txt) is what its first line says.
+    if named is not None and (named.modality is Modality.TEXT or named.label in _NAMED_TEXTS):
+        # The name decides between kinds of text: `.md` and `.h` look alike from inside. Only a page without a name for
+        # it (saved as .txt) is what its first line says.
         return _row(said) if said is not None and named.label in {"txt", "xml"} else named
     if said is not None:
         return _row(said)
-    return _from_guess(detect(), is_text=True, named=named)
+    return _from_guess(detect(), is_text=True)
 
 
-def _is_text(head: bytes, *, is_cut: bool) -> bool:
+def _is_text(head: bytes) -> bool:
     if head.startswith(_BYTE_ORDER_MARKS) or text.wide_encoding(head) is not None:
         return True
     if text.looks_binary(head):
@@ -93,32 +95,41 @@ def _is_text(head: bytes, *, is_cut: bool) -> bool:
     return _is_wordlike(head)
 
 
+#: Types that are written as text and are something else to a person.
+_NAMED_TEXTS: Final = frozenset({"eml", "svg"})
 _BYTE_ORDER_MARKS: Final = (b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")
 _WORD_BREAKS: Final = b" \n\t\r"
 
 
 def _is_wordlike(head: bytes) -> bool:
-    """True where bytes beyond ASCII look like language: spaces or line ends among them, and far fewer than 256 values."""
+    """True where bytes beyond ASCII look like language: spaces or line ends among them, and far fewer than 256
+    values.
+    """
     breaks = sum(head.count(byte) for byte in _WORD_BREAKS)
     return breaks * 150 >= len(head) and len(set(head)) <= max(24, min(190, len(head) // 2))
 
 
-def _from_guess(guess: Guess | None, *, is_text: bool, named: registry.FileType | None) -> registry.FileType:
+def _from_guess(guess: Guess | None, *, is_text: bool) -> registry.FileType:
     if guess is None or guess.label in {"unknown", "undefined", "empty"}:
         return _row("txt" if is_text else "unknown")
     row = registry.by_label(guess.label)
-    if is_text:
-        if row is not None and (row.modality is Modality.TEXT or row.label in {"eml", "svg"}):
-            return row
-        if not guess.is_text or row is not None:
-            return _row("txt")  # a text cannot be a picture, whatever the detector says
-        return registry.FileType(guess.label, guess.mime, Modality.TEXT, registry.Reader.TEXT, registry.Structure.CODE)
+    return _text_from(guess, row) if is_text else _binary_from(guess, row)
+
+
+def _text_from(guess: Guess, row: registry.FileType | None) -> registry.FileType:
+    if row is not None:
+        # A text cannot be a picture, whatever the detector says.
+        return row if row.modality is Modality.TEXT or row.label in _NAMED_TEXTS else _row("txt")
+    if not guess.is_text:
+        return _row("txt")
+    return registry.FileType(guess.label, guess.mime, Modality.TEXT, registry.Reader.TEXT, registry.Structure.CODE)
+
+
+def _binary_from(guess: Guess, row: registry.FileType | None) -> registry.FileType:
     if row is not None and row.modality is not Modality.TEXT:
         return row
     if row is not None or guess.is_text:
-        return _row(
-            "unknown"
-        )  # binary bytes that look like a text type: damaged, or another encoding of an unknown kind
+        return _row("unknown")  # binary bytes that look like a text type: damaged, or an encoding of another kind
     modality = _MODALITY_OF_GROUP.get(guess.group, Modality.OTHER)
     return registry.FileType(guess.label, guess.mime, modality, registry.Reader.NOTHING)
 

@@ -192,7 +192,7 @@ def _number(value: Any) -> float | int | None:
 
 
 def _time(value: Any, offset: Any) -> str:
-    """ "2024:03:01 12:30:00" as "2024-03-01T12:30:00", with the zone where the camera knew it."""
+    """EXIF's 2024:03:01 12:30:00 as 2024-03-01T12:30:00, with the zone where the camera knew it."""
     text = _word(value)
     if len(text) < 19 or text.startswith("0000"):
         return ""

@@ -1,6 +1,7 @@
 """E-mail files (RFC 5322, MIME): headers, the text that a reader sees, names of attachments.
 
-In: the bytes of one message. Out: a Reading; the plain part is preferred to the HTML part, attachments are named, not read.
+In: the bytes of one message. Out: a Reading; the plain part is preferred to the HTML part,
+attachments are named, not read.
 Nothing remote is ever fetched.
 """
 
@@ -29,16 +30,14 @@ def read(source: Source, kind: FileType, rules: ReadRules) -> Reading:  # noqa: 
     data = source.read(_MAX_BYTES)
     try:
         message = email.message_from_bytes(data, policy=email.policy.default)
-        if not message.keys():
-            raise errors.BadAsset("it is no e-mail: it has no headers")
         parts = list(_leaves(message))
         text = "\n\n".join(filter(None, [_body(parts)]))
         metadata = _facts(message, parts)
-    except errors.MsearchError:
-        raise
     except Exception as error:  # the standard parser raises all kinds of errors on damaged headers
         said = f"its headers are damaged: {type(error).__name__}: {error}"
         raise errors.BadAsset(said) from error
+    if not message.keys():
+        raise errors.BadAsset("it is no e-mail: it has no headers")
     note = f"only its first {_MAX_BYTES // 1024**2} MB were read" if source.size > _MAX_BYTES else ""
     return Reading(clean(text).strip(), metadata=metadata, note=note)
 

@@ -1,6 +1,7 @@
 """Metadata as flat JSON-able values, and as one text that can be searched. Pure.
 
-In: whatever a reader found. Out: `flat` values (strings, numbers, booleans, lists of strings) and the METADATA segment's text.
+In: whatever a reader found. Out: `flat` values (strings, numbers, booleans, lists of strings) and the METADATA
+segment's text.
 """
 
 from __future__ import annotations

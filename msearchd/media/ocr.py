@@ -17,7 +17,8 @@ from msearchd.media.source import Source
 
 #: Below it PP-OCR reads texture as letters: a guess, see tests/integration/test_media_ocr.py.
 _MIN_CONFIDENCE: Final = 0.6
-#: Longer side of what the detector sees. PP-OCR was trained on about 1,000; more finds smaller print and costs squarely.
+#: Longer side of what the detector sees. PP-OCR was trained on about 1,000; more finds smaller print and costs
+#: squarely.
 _MAX_SIDE: Final = 2400
 _PAGE_DPI: Final = 200
 
@@ -25,7 +26,9 @@ Box = Sequence[Sequence[float]]  # four corners (x, y), clockwise from the upper
 
 
 def read_picture(source: Source, rules: ReadRules) -> tuple[str, str]:
-    """Text of a picture file, and a note. Raises BadAsset where it cannot be decoded, Misconfigured without rapidocr."""
+    """Text of a picture file, and a note. Raises BadAsset where it cannot be decoded, Misconfigured without
+    rapidocr.
+    """
     with source.stream() as stream, image.opened_picture(stream) as picture:
         pixels, note = image.upright(picture, max_side=_MAX_SIDE, rules=rules)
     return _read(pixels), note
@@ -39,7 +42,9 @@ def read_page(source: Source, page: int, rules: ReadRules) -> tuple[str, str]:
 
 
 def in_reading_order(boxes: Sequence[Box], texts: Sequence[str]) -> str:
-    """Lines from top to bottom; boxes that stand side by side share a line, from left to right; a wide gap is a blank line."""
+    """Lines from top to bottom; boxes that stand side by side share a line, from left to right; a wide gap is a
+    blank line.
+    """
     items = sorted(
         (_Line(box, text) for box, text in zip(boxes, texts, strict=True)), key=lambda item: (item.middle, item.left)
     )
@@ -75,9 +80,9 @@ def _read(pixels: Any) -> str:
     low, high = pixels.convert("L").getextrema()
     if high - low < 32:
         return ""  # a blank page: no need to wake the models
-    import numpy
+    import numpy as np
 
-    found = _models()(numpy.asarray(pixels)[:, :, ::-1])  # BGR, as OpenCV has it
+    found = _models()(np.asarray(pixels)[:, :, ::-1])  # BGR, as OpenCV has it
     if found.txts is None or found.boxes is None:
         return ""
     kept = [

@@ -1,7 +1,7 @@
 """kreuzberg, the document parser, behind one function: bytes and a MIME type in, text and metadata out. Child side.
 
-Offline by construction: the MIME type is always ours (it never guesses), source code never reaches it (it would fetch grammars
-from the net), its cache and its OCR are off. One thread.
+Offline by construction: the MIME type is always ours (it never guesses), source code never reaches it (it would fetch
+grammars from the net), its cache and its OCR are off. One thread.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def parse(data: bytes, *, mime: str) -> Parsed:
 
 
 def _page_starts(text: str, boundaries: Any) -> tuple[tuple[int, int], ...]:
-    """Byte boundaries of UTF-8 as character offsets; pages without text share their neighbour's offset and are left out."""
+    """Byte boundaries of UTF-8 as character offsets; pages without text share their neighbour's offset and are left
+    out.
+    """
     if not boundaries:
         return ()
     encoded = text.encode("utf-8", "surrogatepass")

@@ -1,7 +1,7 @@
 """Extract workers: one file at a time each, limited, replaced when they fail, grow or have read enough. Daemon side.
 
-In: an operation and its arguments. Out: the frames of the answer, or the reason why the worker did not survive the file.
-The file in work is the only one that a dying worker can cost: requests wait here, not in a worker's queue.
+In: an operation and its arguments. Out: the frames of the answer, or the reason why the worker did not survive the
+file. The file in work is the only one that a dying worker can cost: requests wait here, not in a worker's queue.
 
     waiting (by urgency) ──▶ idle worker ──▶ answer │ recycled after N files
                                         └──▶ crash, hang, memory: killed, reaped aside, a fresh one takes its place
@@ -29,6 +29,8 @@ _IDLE_S: Final = 60.0
 #: The per-frame limit is ours; this one only has to be longer than any file takes.
 _WHOLE_ANSWER_S: Final = 24 * 3600.0
 _END_NOTICE_S: Final = 2.0
+_CLOSE_S: Final = 10.0
+_STOPPED: Final = "the extract workers are stopped"
 
 
 class WorkerDied(errors.MsearchError):
@@ -80,6 +82,8 @@ class WorkerPool:
         self._aside: set[asyncio.Task[None]] = set()  # ends of retired workers
         self._sweeper: asyncio.TimerHandle | None = None
         self._is_closed = False
+        self._all_idle = asyncio.Event()
+        self._all_idle.set()
         self._files = self._deaths = self._recycled = 0
 
     async def visit(
@@ -87,8 +91,8 @@ class WorkerPool:
     ) -> AsyncGenerator[Mapping[str, Any], None]:
         """Yield the frames of the answer to *op*; the lowest *urgency* goes first.
 
-        Raises what the worker answers; WorkerDied or TookTooLong where it did not survive; RetryLater when none can start.
-        Left early (cancelled, closed), the worker is replaced, for it may compute on.
+        Raises what the worker answers; WorkerDied or TookTooLong where it did not survive; RetryLater when none can
+        start. Left early (cancelled, closed), the worker is replaced, for it may compute on.
         """
         seat = await self._take(urgency)
         is_answered = False
@@ -97,7 +101,8 @@ class WorkerPool:
             seat.files += 1
             self._files += 1
             try:
-                async with contextlib.aclosing(child.link.stream(op, args, deadline_s=_WHOLE_ANSWER_S)) as frames:
+                stream: Any = child.link.stream(op, args, deadline_s=_WHOLE_ANSWER_S)
+                async with contextlib.aclosing(stream) as frames:
                     while (frame := await _next(frames, silence_s)) is not None:
                         if not frame.more:
                             is_answered = True
@@ -108,6 +113,8 @@ class WorkerPool:
                 message = f"no answer within {silence_s:g} s"
                 raise TookTooLong(message) from None
             except (LinkLost, DeadlineExpired) as error:
+                if self._is_closed:
+                    raise errors.RetryLater(_STOPPED) from error
                 self._deaths += 1
                 raise await _death_of(child) from error
             except errors.MsearchError:
@@ -130,24 +137,28 @@ class WorkerPool:
         )
 
     async def close(self) -> None:
-        """End all workers; whoever waits or is being served hears RetryLater or WorkerDied."""
+        """End all workers; whoever waits or is being served hears RetryLater."""
         self._is_closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
         while self._waiting:
             future = heapq.heappop(self._waiting)[2]
             if not future.done():
-                future.set_exception(errors.RetryLater("the extract workers are stopping"))
+                future.set_exception(errors.RetryLater(_STOPPED))
         for seat in self._seats:
             self._retire(seat)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await self._all_idle.wait()  # one that was starting is retired by who started it
         if self._aside:
-            await asyncio.wait(self._aside, timeout=5.0)
+            await asyncio.wait(self._aside, timeout=_CLOSE_S)
 
-    # -- seats ----------------------------------------------------------------------------------------------------------
+    # -- seats --------------------------------------------------------------------------------------------------------
 
     async def _take(self, urgency: int) -> _Seat:
         if self._is_closed:
-            raise errors.RetryLater("the extract workers are stopped")
+            raise errors.RetryLater(_STOPPED)
+        self._all_idle.clear()
         if self._idle:
             return self._idle.pop()  # the one used last: its caches are warm, the others may go idle
         future: asyncio.Future[_Seat] = asyncio.get_running_loop().create_future()
@@ -178,6 +189,8 @@ class WorkerPool:
         loop = asyncio.get_running_loop()
         seat.idle_since = loop.time()
         self._idle.append(seat)
+        if len(self._idle) == len(self._seats):
+            self._all_idle.set()
         if self._sweeper is None and not self._is_closed:
             self._sweeper = loop.call_later(self._idle_s, self._sweep)
 
@@ -201,10 +214,14 @@ class WorkerPool:
             # Not this file's fault: it never saw it.
             message = f"an extract worker could not start: {error}"
             raise errors.RetryLater(message, after_s=5.0) from error
+        if self._is_closed:
+            raise errors.RetryLater(_STOPPED)
         return seat.child
 
     def _retire(self, seat: _Seat) -> None:
-        """Kill the seat's worker and reap it aside: one that hangs in the kernel (a dead share) must not hold the seat."""
+        """Kill the seat's worker and reap it aside: one that hangs in the kernel (a dead share) must not hold the
+        seat.
+        """
         child, seat.child, seat.files = seat.child, None, 0
         if child is None:
             return

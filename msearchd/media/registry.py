@@ -1,7 +1,7 @@
 """What each type of file is and who reads it: one table, pure, importable anywhere.
 
-In: a type label or a file name's extension. Out: a `FileType` row, the steps that a content owes, the reason why its bytes
-are left alone. A new type is a row here; a new way of reading is a module with `read` and a `Reader` value.
+In: a type label or a file name's extension. Out: a `FileType` row, the steps that a content owes, the reason why its
+bytes are left alone. A new type is a row here; a new way of reading is a module with `read` and a `Reader` value.
 Never opens a file, never imports a decoder: readers are named, and imported by the extract worker alone.
 """
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 class Reader(enum.StrEnum):
-    """Who reads a type: the value names a module below msearchd.media that has `read(source, kind, rules) -> Reading`."""
+    """Who reads a type: the value names a module below msearchd.media that has `read(source, kind, rules) ->
+    Reading`.
+    """
 
     TEXT = "text"
     MARKUP = "markup"
@@ -225,7 +227,9 @@ def by_label(label: str) -> FileType | None:
 
 
 def by_name(name: str) -> FileType | None:
-    """The row that a file's name suggests (its extension, or a name such as `Makefile`); None where it suggests nothing."""
+    """The row that a file's name suggests (its extension, or a name such as `Makefile`); None where it suggests
+    nothing.
+    """
     lowered = name.lower()
     if (label := _BY_NAME.get(lowered)) is not None:
         return _BY_LABEL[label]

@@ -20,7 +20,7 @@ _STARTS: Final[tuple[tuple[bytes, str], ...]] = (
     (b"\0\0\0\x0cjP  \r\n\x87\n", "jp2"),
     (b"{\\rtf", "rtf"),
     (b"\x1f\x8b\x08", "gzip"),
-    (b"BZh", "bzip"),
+    (b"BZh91AY&SY", "bzip"),
     (b"\xfd7zXZ\0", "xz"),
     (b"7z\xbc\xaf'\x1c", "sevenzip"),
     (b"Rar!\x1a\x07", "rar"),
@@ -28,8 +28,7 @@ _STARTS: Final[tuple[tuple[bytes, str], ...]] = (
     (b"SQLite format 3\0", "sqlite"),
     (b"\x7fELF", "elf"),
     (b"fLaC", "flac"),
-    (b"OggS", "ogg"),
-    (b"ID3", "mp3"),
+    (b"OggS\0", "ogg"),
     (b"\xcf\xfa\xed\xfe", "macho"),
     (b"\xca\xfe\xba\xbe", "macho"),
 )
@@ -53,7 +52,7 @@ _MIMETYPES: Final = {
     b"application/vnd.oasis.opendocument.spreadsheet": "ods",
     b"application/vnd.oasis.opendocument.presentation": "odp",
 }
-_SHEBANG: Final = re.compile(rb"#!\s*\S*?(?:/env\s+(?:-S\s+)?|/)([a-z]+)[\d.]*\b")
+_VERSION: Final = re.compile(rb"[\d.]*$")
 _INTERPRETERS: Final = {
     b"python": "python",
     b"sh": "shell",
@@ -77,16 +76,23 @@ def binary_label(head: bytes, tail: bytes = b"") -> str | None:
     for start, label in _STARTS:
         if head.startswith(start):
             return label
-    if head.startswith(b"BM") and head[6:10] == b"\0\0\0\0" and len(head) > 26:
-        return "bmp"
-    if head.startswith(b"RIFF"):
-        return _RIFF.get(head[8:12])
-    if head[4:8] == b"ftyp":
-        return _BRANDS.get(head[8:12], "mp4")
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _zip_label(head, tail)
-    if b"%PDF-" in head[:1024]:  # PDF readers allow junk before it (PDF 1.7, appendix H)
+    # PDF readers allow junk before the header (PDF 1.7, appendix H); a text about PDF has no objects.
+    if head.startswith(b"%PDF-") or (b"%PDF-" in head[:1024] and b" obj" in head):
         return "pdf"
+    return _container_label(head)
+
+
+def _container_label(head: bytes) -> str | None:  # noqa: PLR0911 - one question a line
+    if head.startswith(b"BM") and head[6:10] == b"\0\0\0\0" and len(head) > 26:
+        return "bmp"
+    if head.startswith(b"ID3") and head[3:4] < b"\x10":
+        return "mp3"
+    if head.startswith(b"RIFF"):
+        return _RIFF.get(head[8:12])
+    if head[4:8] == b"ftyp" and head[:2] == b"\0\0":
+        return _BRANDS.get(head[8:12], "mp4")
     if head.startswith(b"\x1a\x45\xdf\xa3"):
         return "webm" if b"webm" in head[:64] else "mkv"
     if head[257:262] == b"ustar":
@@ -98,8 +104,7 @@ def text_label(head: bytes) -> str | None:
     """Label of a text that says in its first line what it is: an interpreter line, HTML, SVG, XML, a notebook."""
     start = head[:1024].lstrip(b"\xef\xbb\xbf \t\r\n")
     if start.startswith(b"#!"):
-        match = _SHEBANG.match(start)
-        return _INTERPRETERS.get(match[1]) if match else None
+        return _interpreter(start)
     lowered = start.lower()
     if lowered.startswith((b"<!doctype html", b"<html")):
         return "html"
@@ -108,6 +113,13 @@ def text_label(head: bytes) -> str | None:
     if lowered.startswith(b"<?xml"):
         return "svg" if b"<svg" in lowered or b"<!doctype svg" in lowered else "html" if b"<html" in lowered else "xml"
     return None
+
+
+def _interpreter(start: bytes) -> str | None:
+    """Label of the language that `#! /usr/bin/env -S name3.11 options` names."""
+    words = start[2:].split(b"\n", 1)[0].split()
+    names = [name for word in words if not word.startswith(b"-") and (name := word.rpartition(b"/")[2]) != b"env"]
+    return _INTERPRETERS.get(_VERSION.sub(b"", names[0]).lower()) if names else None
 
 
 def _zip_label(head: bytes, tail: bytes) -> str:

@@ -1,7 +1,8 @@
 """One file, opened once: the only place of the extract worker that touches the user's files.
 
-In: a path as bytes. Out: a `Source` with a stat fingerprint that held when it was opened; `check` proves that it still holds.
-Never follows a symbolic link, never blocks on a pipe, never changes an access time where the system allows that, never writes.
+In: a path as bytes. Out: a `Source` with a stat fingerprint that held when it was opened; `check` proves that it still
+holds. Never follows a symbolic link, never blocks on a pipe, never changes an access time where the system allows
+that, never writes.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Source:
     @property
     def name(self) -> str:
         """File name; bytes that are no UTF-8 appear as replacement characters."""
-        return os.path.basename(self.path).decode("utf-8", "replace")
+        return self.path.rpartition(b"/")[2].decode("utf-8", "replace")
 
     @property
     def size(self) -> int:
@@ -109,7 +110,9 @@ class Source:
 
 @contextlib.contextmanager
 def opened(path: bytes) -> Iterator[Source]:
-    """Open *path*. Raises NotFound (vanished), BadAsset (no regular file, unreadable), RetryLater (the disk is in trouble)."""
+    """Open *path*. Raises NotFound (vanished), BadAsset (no regular file, unreadable), RetryLater (the disk is in
+    trouble).
+    """
     with file_errors():
         _refuse_unless_file(os.lstat(path).st_mode)  # before opening: some devices act when opened
         fd = _open(path)

@@ -1,6 +1,7 @@
-"""Plain text, Markdown, source code: bytes to characters.
+r"""Plain text, Markdown, source code: bytes to characters.
 
-In: bytes in any encoding. Out: text with "\\n" line ends, no NUL, no lone surrogates. Bytes that are no text raise BadAsset.
+In: bytes in any encoding. Out: text with "\n" line ends, no NUL, no lone surrogates. Bytes that are no text raise
+BadAsset.
 
     byte order mark > UTF-8 > UTF-16 by its zeros > Windows-1252 of Western languages > charset-normalizer
 """
@@ -30,7 +31,7 @@ _CONTROLS: Final = bytes(set(range(0x20)) - {0x07, 0x08, 0x09, 0x0A, 0x0B, 0x0C,
 _UNWANTED: Final = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\ud800-\udfff\ufeff]")
 #: Letters and signs beyond ASCII that Western European texts in Windows-1252 are made of.
 _WESTERN: Final = frozenset(
-    "äöüÄÖÜßéèêëàâáåãçñíìîïóòôõøæœúùûÿÉÈÊËÀÂÁÅÃÇÑÍÌÎÏÓÒÔÕØÆŒÚÙÛ€£§©®°±·«»“”„‘’‚–—…•½¼¾²³µ¿¡´ºª \xa0"
+    "äöüÄÖÜßéèêëàâáåãçñíìîïóòôõøæœúùûÿÉÈÊËÀÂÁÅÃÇÑÍÌÎÏÓÒÔÕØÆŒÚÙÛ€£§©®°±·«»“”„‘’‚–—…•½¼¾²³µ¿¡´ºª \xa0"  # noqa: RUF001
 )
 
 
@@ -86,18 +87,19 @@ def is_utf8(data: bytes) -> bool:
 
 
 def wide_encoding(data: bytes) -> str | None:
-    """ "utf-16-le" or "utf-16-be" where the zeros of Western text give it away without a byte order mark, else None."""
+    """Tell utf-16-le or utf-16-be where the zeros of a Western text give it away without a mark, else None."""
     sample = data[: _SAMPLE_BYTES // 16 * 2]
     if len(sample) < 8 or (len(data) % 2 and len(data) <= len(sample)):
         return None
     half = len(sample) // 2
     even, odd = sample[0::2].count(0) / half, sample[1::2].count(0) / half
     # 0.4: half of the characters of a Latin text with many accents still lie below U+0100.
-    if odd > 0.4 and even < 0.05:
-        return "utf-16-le"
-    if even > 0.4 and odd < 0.05:
-        return "utf-16-be"
-    return None
+    encoding = "utf-16-le" if odd > 0.4 and even < 0.05 else "utf-16-be" if even > 0.4 and odd < 0.05 else None
+    if encoding is None:
+        return None
+    text = sample.decode(encoding, "replace")
+    strange = len(_UNWANTED.findall(text)) + text.count("\ufffd")
+    return encoding if strange <= len(text) / 200 + 1 else None  # raw samples and tables have zeros too
 
 
 def looks_binary(sample: bytes) -> bool:
@@ -147,7 +149,9 @@ def _legacy(data: bytes) -> Decoded:
 
 
 def _is_japanese(sample: bytes, encoding: str) -> bool:
-    """True where kana, which no other language has, are a fifth of what is beyond ASCII (statistics mistake them for Korean)."""
+    """True where kana, which no other language has, are a fifth of what is beyond ASCII (statistics mistake them for
+    Korean).
+    """
     text = sample.decode(encoding, "replace")
     beyond = [character for character in text if character > "\x7f"]
     kana = sum("\u3040" <= character <= "\u30ff" for character in beyond)
@@ -155,6 +159,8 @@ def _is_japanese(sample: bytes, encoding: str) -> bool:
 
 
 def _is_sprinkled(western: str) -> bool:
-    """True where accents stand among plain letters, as in Western words; Cyrillic or Japanese read so has long runs of them."""
+    """True where accents stand among plain letters, as in Western words; Cyrillic or Japanese read so has long runs
+    of them.
+    """
     runs = [len(run) for run in re.findall(r"[\xc0-\u024f]+", western)]
     return not runs or (max(runs) <= 3 and sum(runs) <= 0.3 * len(western))

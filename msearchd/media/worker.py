@@ -1,9 +1,9 @@
 """The extract worker's main: serves identify, identify_extract, extract and ocr, one file at a time. Child side.
 
-In: requests with a path (bytes) and, but for identify, what was identified before. Out: frames of plain values (shapes.py), or
-{"changed": why} where the bytes are not those that were identified.
-Starts small: parsers, decoders and models are imported by the first file that needs them. Memory, time and recycling are the
-parent's (client.py); whatever goes wrong here costs the one file in work.
+In: requests with a path (bytes) and, but for identify, what was identified before. Out: frames of plain values
+(shapes.py), or {"changed": why} where the bytes are not those that were identified.
+Starts small: parsers, decoders and models are imported by the first file that needs them. Memory, time and recycling
+are the parent's (client.py); whatever goes wrong here costs the one file in work.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from blake3 import blake3
 from msearchd import errors
 from msearchd.aio.serve import Handler, Request, Result, Server
 from msearchd.domain.media import Extraction, Identified
-from msearchd.media import detector, passages, registry, shapes
+from msearchd.media import detector, passages, registry, shapes, workplace
 from msearchd.media.extractor import ReadFile, ReadRules
 from msearchd.media.identify import identify
 from msearchd.media.source import Changed, Source, opened
@@ -36,8 +36,9 @@ _SAME_VISIT_BYTES: Final = 512 * 1024
 
 
 def main(sock: socket.socket, start: Mapping[str, Any]) -> None:
-    """Serve until the parent closes *sock*. *start* holds `rules` (ReadRules.as_args)."""
+    """Serve until the parent closes *sock*. *start* holds `rules` (ReadRules.as_args) and `work_dir`."""
     os.umask(0o077)
+    workplace.make_private(start.get("work_dir") or "")
     rules = ReadRules.from_args(start["rules"])
     gc.freeze()  # what is imported now lives as long as the process
     Server(sock, handlers(rules)).run({"pid": os.getpid()})
@@ -89,7 +90,9 @@ def _extract(request: Request, rules: ReadRules) -> Iterator[Result]:
 
 
 def _ocr(request: Request, rules: ReadRules) -> Result:
-    """Segments of a picture (`page` None) or of one page; `offset` is where its text begins in the text of all pages."""
+    """Segments of a picture (`page` None) or of one page; `offset` is where its text begins in the text of all
+    pages.
+    """
     from msearchd.media import ocr
 
     found = shapes.identified_from_wire(request.args["identified"])
@@ -134,7 +137,9 @@ def _has_hash(source: Source, found: Identified) -> bool:
 
 @contextlib.contextmanager
 def _whatever_happens() -> Iterator[None]:
-    """A decoder's surprise is this file's trouble, not the worker's: BadAsset, with the traceback on stderr for the log."""
+    """A decoder's surprise is this file's trouble, not the worker's: BadAsset, with the traceback on stderr for the
+    log.
+    """
     try:
         yield
     except (errors.MsearchError, Changed):
