@@ -63,12 +63,16 @@ def _section(name: str, model: Any) -> Iterator[str]:
     title = (model.__doc__ or "").partition(":")[2].strip(" .")
     yield f"# -- {title[:1].upper()}{title[1:]} ".ljust(_WIDTH, "-")
     yield f"[{name}]"
+    tables = {key: item for key, field in model.model_fields.items() if _is_section(item := _item(field.annotation))}
     for key, field in model.model_fields.items():
-        item = next(iter(typing.get_args(field.annotation)), None)
-        if _is_section(item):
-            yield from _tables(f"{name}.{key}", item, field)
-        else:
+        if key not in tables:
             yield from _key(key, field, f"{name}.{key}")
+    for key, item in tables.items():  # last: what follows a [[table]] belongs to it
+        yield from _tables(f"{name}.{key}", item, model.model_fields[key])
+
+
+def _item(annotation: Any) -> Any:
+    return next(iter(typing.get_args(annotation)), None)
 
 
 def _tables(name: str, model: Any, field: FieldInfo) -> Iterator[str]:

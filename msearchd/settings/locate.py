@@ -92,12 +92,12 @@ class _Walk:
         self.space()
         while self.at < len(self.text):
             if self.eat("[["):
-                start, path = self.at, self.note((), (parts := self.key())[:-1])
+                path = self.note((), (parts := self.key())[:-1])
                 path = (*path, parts[-1][0])
                 self.tables[path] = self.tables.get(path, 0) + 1
                 self.found.setdefault(path, parts[-1][1])
                 base = (*path, self.tables[path] - 1)
-                self.found[base] = start
+                self.found[base] = parts[-1][1]
                 self.eat("]]")
             elif self.eat("["):
                 base = self.note((), self.key())

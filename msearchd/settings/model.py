@@ -163,6 +163,6 @@ class Settings(_Section):
     inference: InferenceSettings = InferenceSettings()
     store: StoreSettings = StoreSettings()
     search: SearchSettings = SearchSettings()
-    api: ApiSettings = ApiSettings()
+    api: ApiSettings = Field(default_factory=ApiSettings)  # its socket depends on the environment of the moment
     limits: LimitsSettings = LimitsSettings()
     log: LogSettings = LogSettings()
