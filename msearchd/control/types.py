@@ -71,13 +71,13 @@ def _open(schema: dict[str, Any]) -> None:
 class Request(BaseModel):
     """What a caller sends: unknown fields and wrong types are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Reply(BaseModel):
     """What the daemon answers. Clients ignore fields that they do not know, so that fields can be added."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, json_schema_extra=_open)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, strict=True, allow_inf_nan=False, json_schema_extra=_open)
 
 
 def path_text(path: bytes) -> str:
