@@ -32,16 +32,22 @@ log = structlog.get_logger(__name__)
 #: A whole rewrite of a large space; it holds the process for its duration.
 _OPTIMIZE_DEADLINE_S = 1800.0
 _HEALTH_PATIENCE_S = 2.0
+_END_PATIENCE_S = 5.0
 #: Deaths of the process while it loads one space, before the space's files are blamed.
 _STRIKES = 3
+#: Long calls at once: an embedded engine does one thing at a time, a network is worth hiding.
+_SERVER_CALLS = 4
 _POINTS_PER_S = 200.0  # slowest ingest that still counts as alive; measured 5,000 and more
 
 
 def chosen_backend(settings: StoreSettings) -> str:
     """The engine that *settings* ask for. Raises Misconfigured where a server is asked for without a URL."""
     if settings.backend == "server" and not settings.url:
-        raise errors.Misconfigured("store.backend is server, but store.url is empty", key="store.url",
-                                   hint='set url = "http://host:6333" in [store], or backend = "edge"')  # fmt: skip
+        raise errors.Misconfigured(
+            "store.backend is server, but store.url is empty",
+            key="store.url",
+            hint='set url = "http://host:6333" in [store], or backend = "edge"',
+        )
     if settings.backend == "auto":
         return "server" if settings.url else "edge"
     return settings.backend
@@ -52,11 +58,18 @@ def start_of(settings: StoreSettings, data_dir: Path) -> StoreStart:
     backend = chosen_backend(settings)
     tenant = settings.tenant or (socket.gethostname() if backend == "server" else "")
     return StoreStart(
-        backend=backend, folder=data_dir / "vectors", url=settings.url, api_key_file=settings.api_key_file,
-        grpc_port=settings.grpc_port, shard_number=settings.shard_number, replication_factor=settings.replication_factor,
-        tenant=tenant, min_free_bytes=settings.min_free_mb * 1024 * 1024, quantize_above=settings.quantize_above,
+        backend=backend,
+        folder=data_dir / "vectors",
+        url=settings.url,
+        api_key_file=settings.api_key_file,
+        grpc_port=settings.grpc_port,
+        shard_number=settings.shard_number,
+        replication_factor=settings.replication_factor,
+        tenant=tenant,
+        min_free_bytes=settings.min_free_mb * 1024 * 1024,
+        quantize_above=settings.quantize_above,
         timeout_s=settings.timeout_s,
-    )  # fmt: skip
+    )
 
 
 class StoreProcess:
@@ -67,12 +80,16 @@ class StoreProcess:
         self._start = start_of(settings, data_dir)
         spec = ChildSpec(name="store", module="msearchd.store.process", start=self._start.to_wire(), limits=limits)
         self._kept = KeptChild(spec)
-        self._known: dict[SpaceName, Space] = {}  # ensured by us: made again after a restart, whatever happened to the files
+        self._known: dict[
+            SpaceName, Space
+        ] = {}  # ensured by us: made again after a restart, whatever happened to the files
         self._opened: set[SpaceName] = set()
+        self._made: set[SpaceName] = set()  # were there once: empty again is a loss
         self._opened_in: Child | None = None
         self._strikes: dict[SpaceName, int] = {}
         self._opening = asyncio.Lock()
-        self._bulk = asyncio.Lock()  # one long call at a time: its deadline counts its own work, not the queue before it
+        # Few long calls at a time: a deadline counts a call's own work, not the queue before it.
+        self._bulk = asyncio.Semaphore(_SERVER_CALLS if self._start.backend == "server" else 1)
         self._damages: asyncio.Queue[Damage] = asyncio.Queue()  # at most one a space and load
         self._last_health = StoreHealth(self._start.backend, is_ok=False, reason="not started yet")
         self._optimizing = 0
@@ -80,7 +97,8 @@ class StoreProcess:
 
     def __repr__(self) -> str:
         state = f"pid {child.pid}" if (child := self._kept.child) is not None else "not running"
-        return f"<StoreProcess {self._start.backend} {state} | {len(self._opened)} spaces open | {self._kept.restarts} restarts>"
+        spaces, restarts = len(self._opened), self._kept.restarts
+        return f"<StoreProcess {self._start.backend} {state} | {spaces} spaces open | {restarts} restarts>"
 
     @property
     def pid(self) -> int | None:
@@ -88,7 +106,7 @@ class StoreProcess:
         child = self._kept.child
         return child.pid if child is not None else None
 
-    # -- VectorStore ------------------------------------------------------------------------------------------------------
+    # -- VectorStore -------------------------------------------------------------------------------------------------
 
     async def ensure(self, space: Space) -> None:
         """Create the space if it is not there. Misconfigured where it exists with another dimension."""
@@ -97,7 +115,7 @@ class StoreProcess:
         self._opened.discard(space.name)
         try:
             await self._with_spaces([space.name])
-        except errors.Misconfigured:
+        except (errors.Misconfigured, errors.BadRequest):  # RetryLater: the wish stands, the next call makes it
             if had is None:
                 del self._known[space.name]
             else:
@@ -108,14 +126,21 @@ class StoreProcess:
         """Store points; acknowledged means safe against the death of any process."""
         if not points:
             return
-        args = {"space": space, "points": codec.points_to_wire(points), "count": vectors.count, "dim": vectors.dim,
-                "rows": list(vectors.rows) if vectors.rows is not None else None}  # fmt: skip
+        args = {
+            "space": space,
+            "points": codec.points_to_wire(points),
+            "count": vectors.count,
+            "dim": vectors.dim,
+            "rows": list(vectors.rows) if vectors.rows is not None else None,
+        }
         deadline_s = self._settings.timeout_s + vectors.count / _POINTS_PER_S
         await self._long_call("upsert", args, vectors.data, spaces=[space], deadline_s=deadline_s)
 
     async def set_dirs(self, space: SpaceName, content: UUID, dirs: Sequence[int]) -> None:
         """Replace the folder list of all points of *content*."""
-        await self._long_call("set_dirs", {"space": space, "content": content.bytes, "dirs": list(dirs)}, spaces=[space])
+        await self._long_call(
+            "set_dirs", {"space": space, "content": content.bytes, "dirs": list(dirs)}, spaces=[space]
+        )
 
     async def delete_contents(self, space: SpaceName, contents: Sequence[UUID]) -> None:
         """Delete all points of *contents*."""
@@ -129,8 +154,14 @@ class StoreProcess:
             return []
         rows, body = codec.searches_to_wire(searches)
         spaces = list(dict.fromkeys(search.space for search in searches))
-        reply = await self._call("search", {"searches": rows}, body, spaces=spaces, lane=wire.LANE_INTERACTIVE,
-                                 deadline_s=self._hang_deadline_s())  # fmt: skip
+        reply = await self._call(
+            "search",
+            {"searches": rows},
+            body,
+            spaces=spaces,
+            lane=wire.LANE_INTERACTIVE,
+            deadline_s=self._hang_deadline_s(),
+        )
         return codec.hits_from_wire(reply.args["hits"])
 
     async def count(self, space: SpaceName) -> int:
@@ -152,7 +183,9 @@ class StoreProcess:
         await self._long_call("flush")
 
     async def optimize(self) -> None:
-        """Quantize and merge what has grown. A search waits for one engine call at most (0.8 s for 16,384 new points)."""
+        """Quantize and merge what has grown. A search waits for one engine call at most (0.8 s for 16,384 new
+        points).
+        """
         self._optimizing += 1
         try:
             await self._long_call("optimize", deadline_s=_OPTIMIZE_DEADLINE_S)
@@ -167,6 +200,7 @@ class StoreProcess:
         """Delete a space and its files."""
         self._known.pop(space, None)
         self._opened.discard(space)
+        self._made.discard(space)
         await self._long_call("drop", {"space": space})
 
     async def health(self) -> StoreHealth:
@@ -194,7 +228,7 @@ class StoreProcess:
                 await self._long_call("flush")
         await self._kept.stop()
 
-    # -- beyond the protocol ------------------------------------------------------------------------------------------------
+    # -- beyond the protocol -----------------------------------------------------------------------------------------
 
     async def next_damage(self) -> Damage:
         """Wait until the files of a space were found damaged and set aside. One caller: whoever repairs."""
@@ -211,24 +245,47 @@ class StoreProcess:
         """Patience with a call that nothing but one engine call can hold up. On its expiry the process is killed."""
         return _OPTIMIZE_DEADLINE_S if self._optimizing else self._settings.timeout_s
 
-    # -- calls ------------------------------------------------------------------------------------------------------------------
+    # -- calls -------------------------------------------------------------------------------------------------------
 
-    async def _long_call(self, op: str, args: Mapping[str, Any] | None = None, body: bytes | memoryview = b"", *,
-                         spaces: Sequence[SpaceName] = (), deadline_s: float | None = None) -> Reply:  # fmt: skip
+    async def _long_call(
+        self,
+        op: str,
+        args: Mapping[str, Any] | None = None,
+        body: bytes | memoryview = b"",
+        *,
+        spaces: Sequence[SpaceName] = (),
+        deadline_s: float | None = None,
+    ) -> Reply:
         async with self._bulk:
-            return await self._call(op, args, body, spaces=spaces, lane=wire.LANE_BULK,
-                                    deadline_s=self._settings.timeout_s if deadline_s is None else deadline_s)  # fmt: skip
+            return await self._call(
+                op,
+                args,
+                body,
+                spaces=spaces,
+                lane=wire.LANE_BULK,
+                deadline_s=self._settings.timeout_s if deadline_s is None else deadline_s,
+            )
 
-    async def _call(self, op: str, args: Mapping[str, Any] | None = None, body: bytes | memoryview = b"", *,
-                    spaces: Sequence[SpaceName] = (), lane: int, deadline_s: float) -> Reply:  # fmt: skip
+    async def _call(
+        self,
+        op: str,
+        args: Mapping[str, Any] | None = None,
+        body: bytes | memoryview = b"",
+        *,
+        spaces: Sequence[SpaceName] = (),
+        lane: int,
+        deadline_s: float,
+    ) -> Reply:
         """One request; once more on a new process if this one died under it."""
         if spaces:
             await self._with_spaces(spaces)
+        child = await self._kept.ready()
         try:
             return await self._kept.call(op, args, body, deadline_s=deadline_s, lane=lane)
         except LinkLost as error:
             if self._is_closed:
                 raise
+            await _see_out(child)
             log.warning("store process ended during a call, it is sent again", op=op, reason=str(error))
         if spaces:
             await self._with_spaces(spaces)
@@ -264,9 +321,11 @@ class StoreProcess:
             await self._blame(space, f"loading it took more than {deadline_s:.0f} s", error)
             return False
         except LinkLost as error:
-            await child.wait_ended()
+            await _see_out(child)
             end = child.describe_end()
-            if "SIGKILL" in end or "SIGTERM" in end:  # somebody ended it (a person, memory pressure): not the files' fault
+            if (
+                "SIGKILL" in end or "SIGTERM" in end
+            ):  # somebody ended it (a person, memory pressure): not the files' fault
                 raise
             self._strikes[space] = self._strikes.get(space, 0) + 1
             if self._strikes[space] < _STRIKES:
@@ -276,8 +335,11 @@ class StoreProcess:
         self._strikes.pop(space, None)
         if reply.args["damage"]:
             self._report(space, reply.args["damage"])
+        elif reply.args["is_new"] and space in self._made:
+            self._report(space, "its points are gone: its files were removed, or the memory engine's process ended")
         if reply.args["is_there"]:
             self._opened.add(space)
+            self._made.add(space)
         return True
 
     async def _blame(self, space: SpaceName, reason: str, error: errors.MsearchError) -> None:
@@ -303,9 +365,28 @@ class StoreProcess:
     def _healthy(self, spaces: dict[SpaceName, SpaceHealth], *, reason: str = "") -> StoreHealth:
         child = self._kept.child
         resident = child.resident_bytes() if child is not None else 0
-        return StoreHealth(self._start.backend, is_ok=True, reason=reason, resident_bytes=resident,
-                           restarts=self._kept.restarts, spaces=spaces)  # fmt: skip
+        return StoreHealth(
+            self._start.backend,
+            is_ok=True,
+            reason=reason,
+            resident_bytes=resident,
+            restarts=self._kept.restarts,
+            spaces=spaces,
+        )
 
     def _unwell(self, reason: str) -> StoreHealth:
-        return StoreHealth(self._start.backend, is_ok=False, reason=reason, restarts=self._kept.restarts,
-                           spaces=self._last_health.spaces)  # fmt: skip
+        return StoreHealth(
+            self._start.backend,
+            is_ok=False,
+            reason=reason,
+            restarts=self._kept.restarts,
+            spaces=self._last_health.spaces,
+        )
+
+
+async def _see_out(child: Child) -> None:
+    """Wait until a child whose wire broke has ended: until then it would be taken for a running one."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_END_PATIENCE_S):
+            await child.link.wait_ended()
+            await child.wait_ended()

@@ -1,6 +1,7 @@
 """Values of the vector store as plain wire values, and back.
 
-In and out: frozen values of `store/vector_store.py` and `domain/space.py`; lists, maps, ints and bytes that msgpack carries.
+In and out: frozen values of `store/vector_store.py` and `domain/space.py`; lists, maps, ints and bytes that msgpack
+carries.
 Vectors are no part of it: they travel as the raw body of a frame. Standard library only: both sides import this file.
 """
 
@@ -19,30 +20,56 @@ Plain = dict[str, Any]
 
 def space_to_wire(space: Space) -> Plain:
     """All fields of *space*."""
-    return {"name": space.name, "model": space.model, "fingerprint": space.fingerprint, "dim": space.dim,
-            "distance": space.distance, "multi": space.multi}  # fmt: skip
+    return {
+        "name": space.name,
+        "model": space.model,
+        "fingerprint": space.fingerprint,
+        "dim": space.dim,
+        "distance": space.distance,
+        "multi": space.multi,
+    }
 
 
 def space_from_wire(fields: Mapping[str, Any]) -> Space:
     """Undo `space_to_wire`. Raises KeyError where a field is missing."""
-    return Space(SpaceName(fields["name"]), ModelKey(fields["model"]), fields["fingerprint"], int(fields["dim"]),
-                 fields["distance"], bool(fields["multi"]))  # fmt: skip
+    return Space(
+        SpaceName(fields["name"]),
+        ModelKey(fields["model"]),
+        fields["fingerprint"],
+        int(fields["dim"]),
+        fields["distance"],
+        bool(fields["multi"]),
+    )
 
 
 def points_to_wire(points: Sequence[Point]) -> list[list[Any]]:
     """One flat list a point: ids as 16 bytes, everything else as it is."""
     return [
-        [point.id.bytes, p.content.bytes, p.kind.value, p.seq, list(p.dirs), p.type_label, p.modality, p.size,
-         p.page, p.t0_ms, p.t1_ms, p.host]
+        [
+            point.id.bytes,
+            p.content.bytes,
+            p.kind.value,
+            p.seq,
+            list(p.dirs),
+            p.type_label,
+            p.modality,
+            p.size,
+            p.page,
+            p.t0_ms,
+            p.t1_ms,
+            p.host,
+        ]
         for point in points
         for p in (point.payload,)
-    ]  # fmt: skip
+    ]
 
 
 def points_from_wire(rows: Sequence[Sequence[Any]]) -> list[Point]:
     """Undo `points_to_wire`."""
     return [
-        Point(UUID(bytes=row[0]), PointPayload(UUID(bytes=row[1]), SegmentKind(row[2]), row[3], tuple(row[4]), *row[5:]))
+        Point(
+            UUID(bytes=row[0]), PointPayload(UUID(bytes=row[1]), SegmentKind(row[2]), row[3], tuple(row[4]), *row[5:])
+        )
         for row in rows
     ]
 
@@ -77,10 +104,16 @@ def filter_from_wire(fields: Mapping[str, Any]) -> PointFilter:
 def searches_to_wire(searches: Sequence[VectorSearch]) -> tuple[list[Plain], bytes]:
     """The searches without their vectors, and all vectors one after another."""
     rows = [
-        {"space": s.space, "limit": s.limit, "exact": s.is_exact, "filter": filter_to_wire(s.filter),
-         "count": s.vector.count, "dim": s.vector.dim}
+        {
+            "space": s.space,
+            "limit": s.limit,
+            "exact": s.is_exact,
+            "filter": filter_to_wire(s.filter),
+            "count": s.vector.count,
+            "dim": s.vector.dim,
+        }
         for s in searches
-    ]  # fmt: skip
+    ]
     return rows, b"".join(bytes(search.vector.data) for search in searches)
 
 
@@ -115,8 +148,12 @@ def chunks_of(points: Sequence[Point], vectors: Vectors, *, size: int) -> list[t
     Raises ValueError where points and rows do not match in number.
     """
     rows = vectors.rows
-    if len(points) != (len(rows) if rows is not None else vectors.count) or (rows is not None and sum(rows) != vectors.count):
-        message = f"{len(points)} points do not match {vectors.count} vectors" + ("" if rows is None else f" in {len(rows)} groups")
+    if len(points) != (len(rows) if rows is not None else vectors.count) or (
+        rows is not None and sum(rows) != vectors.count
+    ):
+        message = f"{len(points)} points do not match {vectors.count} vectors" + (
+            "" if rows is None else f" in {len(rows)} groups"
+        )
         raise ValueError(message)
     data, step, pieces, row_at = memoryview(vectors.data), vectors.dim * 4, [], 0
     for start in range(0, len(points), size):

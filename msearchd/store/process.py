@@ -1,6 +1,7 @@
 """The store process: operations of the wire on one engine.
 
-In: requests of `store/client.py` over the socket. Out: their answers. The engine is named by the start arguments; embedded
+In: requests of `store/client.py` over the socket. Out: their answers. The engine is named by the start arguments;
+embedded
 engines run on `aio.serve.Server` (one call at a time, searches first), the server's on an event loop of its own.
 Between the chunks of a long write, searches that arrived meanwhile go first.
 """
@@ -12,18 +13,28 @@ import importlib
 import os
 import resource
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from msearchd import errors
 from msearchd.aio.serve import Answer, Handler, Request, Server, Turn
-from msearchd.domain.space import SpaceName, Vectors
+from msearchd.domain.space import Vectors
 from msearchd.store import codec
 from msearchd.store.backends import BACKENDS
-from msearchd.store.backends.port import CHUNK_CONTENTS, CHUNK_PAGES, CHUNK_POINTS, Backend, Opened, StoreStart
+from msearchd.store.backends.port import (
+    CHUNK_CONTENTS,
+    CHUNK_PAGES,
+    CHUNK_POINTS,
+    Backend,
+    Opened,
+    StoreStart,
+    checked_name,
+)
 
 if TYPE_CHECKING:
     import socket
+
+T = TypeVar("T")
 
 #: Lets others go first between two chunks.
 StepAside = Callable[[], Awaitable[None]]
@@ -38,7 +49,7 @@ def main(sock: socket.socket, start: Mapping[str, Any]) -> None:
     if getattr(module, "SUSPENDS", False):
         from msearchd.store.serve_async import serve
 
-        serve(sock, lambda: module.open_backend(told), OPERATIONS, facts={"backend": told.backend})
+        serve(sock, module.open_backend(told), OPERATIONS, facts={"backend": told.backend})
         return
     backend: Backend = module.open_backend(told)
     handlers = {op: _handler(backend, operation) for op, operation in OPERATIONS.items()}
@@ -56,12 +67,13 @@ def _handler(backend: Backend, operation: Operation) -> Handler:
     return handle
 
 
-def _run_now(coroutine: Coroutine[Any, Any, Any]) -> Any:
+def _run_now(coroutine: Coroutine[Any, Any, T]) -> T:
     """Drive a coroutine that never suspends: embedded engines need no event loop, and searches no task switch."""
     try:
         coroutine.send(None)
     except StopIteration as done:
-        return done.value
+        result: T = done.value
+        return result
     coroutine.close()
     message = "an embedded engine suspended"
     raise errors.Bug(message)
@@ -75,19 +87,21 @@ def _allow_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-# -- operations -----------------------------------------------------------------------------------------------------------
+# -- operations ------------------------------------------------------------------------------------------------------
 
 
 def _opened(opened: Opened) -> Answer:
-    return Answer({"is_there": opened.is_there, "damage": opened.damage})
+    return Answer({"is_there": opened.is_there, "damage": opened.damage, "is_new": opened.is_new})
 
 
 async def _open(backend: Backend, request: Request, _: StepAside) -> Answer:
-    return _opened(await backend.open(SpaceName(request.args["space"])))
+    return _opened(await backend.open(checked_name(request.args["space"])))
 
 
 async def _ensure(backend: Backend, request: Request, _: StepAside) -> Answer:
-    return _opened(await backend.ensure(codec.space_from_wire(request.args["space"])))
+    space = codec.space_from_wire(request.args["space"])
+    checked_name(space.name)
+    return _opened(await backend.ensure(space))
 
 
 async def _upsert(backend: Backend, request: Request, step_aside: StepAside) -> Answer:
@@ -102,13 +116,13 @@ async def _upsert(backend: Backend, request: Request, step_aside: StepAside) -> 
     for number, (points, part) in enumerate(pieces):
         if number:
             await step_aside()
-        await backend.upsert(SpaceName(args["space"]), points, part)
+        await backend.upsert(checked_name(args["space"]), points, part)
     return Answer({})
 
 
 async def _set_dirs(backend: Backend, request: Request, _: StepAside) -> Answer:
     args = request.args
-    await backend.set_dirs(SpaceName(args["space"]), UUID(bytes=args["content"]), args["dirs"])
+    await backend.set_dirs(checked_name(args["space"]), UUID(bytes=args["content"]), args["dirs"])
     return Answer({})
 
 
@@ -117,7 +131,7 @@ async def _delete_contents(backend: Backend, request: Request, step_aside: StepA
     for start in range(0, len(contents), CHUNK_CONTENTS):
         if start:
             await step_aside()
-        await backend.delete_contents(SpaceName(request.args["space"]), contents[start : start + CHUNK_CONTENTS])
+        await backend.delete_contents(checked_name(request.args["space"]), contents[start : start + CHUNK_CONTENTS])
     return Answer({})
 
 
@@ -127,11 +141,11 @@ async def _search(backend: Backend, request: Request, _: StepAside) -> Answer:
 
 
 async def _count(backend: Backend, request: Request, _: StepAside) -> Answer:
-    return Answer({"count": await backend.count(SpaceName(request.args["space"]))})
+    return Answer({"count": await backend.count(checked_name(request.args["space"]))})
 
 
 async def _contents(backend: Backend, request: Request, _: StepAside) -> Answer:
-    page, after = await backend.contents_page(SpaceName(request.args["space"]), request.args["after"])
+    page, after = await backend.contents_page(checked_name(request.args["space"]), request.args["after"])
     return Answer({"page": [[content.bytes, count] for content, count in page.items()], "after": after})
 
 
@@ -150,12 +164,12 @@ async def _spaces(backend: Backend, _: Request, __: StepAside) -> Answer:
 
 
 async def _drop(backend: Backend, request: Request, _: StepAside) -> Answer:
-    await backend.drop(SpaceName(request.args["space"]))
+    await backend.drop(checked_name(request.args["space"]))
     return Answer({})
 
 
 async def _blame(backend: Backend, request: Request, _: StepAside) -> Answer:
-    return Answer({"place": await backend.blame(SpaceName(request.args["space"]), request.args["reason"])})
+    return Answer({"place": await backend.blame(checked_name(request.args["space"]), request.args["reason"])})
 
 
 async def _health(backend: Backend, _: Request, __: StepAside) -> Answer:

@@ -1,9 +1,10 @@
 """The protocol of a vector store, and its values.
 
 In: points with float32 vectors, searches. Out: scored points. The daemon's implementation is a thin client of the store
-process (`store/client.py`), whose backends (edge, server, memory) answer the same operations; one contract suite holds all.
-Ids are pure functions of content, space and segment, so every operation may be repeated.
-Failures: RetryLater (process restarting, server down, disk full), Misconfigured (package, URL, key), BadAsset (NaN vector).
+process (`store/client.py`), whose backends (edge, server, memory) answer the same operations; one contract suite
+holds all. Ids are pure functions of content, space and segment, so every operation may be repeated.
+Failures: RetryLater (process restarting, server down, disk full), Misconfigured (package, URL, key), BadAsset (NaN
+vector).
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ class StoreHealth:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """The files of a space were found damaged and set aside; what the catalog calls live in it must be embedded again."""
+    """The files of a space were found damaged and set aside; what the catalog calls live in it must be embedded
+    again.
+    """
 
     space: SpaceName
     reason: str
@@ -89,7 +92,9 @@ class VectorStore(Protocol):
         ...
 
     async def upsert(self, space: SpaceName, points: Sequence[Point], vectors: Vectors) -> None:
-        """Store points; one vector row (or `rows` group) each. Twice is once. Survives the death of any process on return."""
+        """Store points; one vector row (or `rows` group) each. Twice is once. Survives the death of any process on
+        return.
+        """
         ...
 
     async def set_dirs(self, space: SpaceName, content: UUID, dirs: Sequence[int]) -> None:
@@ -101,7 +106,9 @@ class VectorStore(Protocol):
         ...
 
     async def search(self, searches: Sequence[VectorSearch]) -> list[list[ScoredPoint]]:
-        """Answer several questions in one round trip, best first; overtakes queued writes. An unknown space answers []."""
+        """Answer several questions in one round trip, best first; overtakes queued writes. An unknown space answers
+        [].
+        """
         ...
 
     async def count(self, space: SpaceName) -> int:

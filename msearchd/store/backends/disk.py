@@ -86,7 +86,8 @@ def own_folder(folder: Path, *, deadline_s: float = 5.0) -> IO[bytes]:
     """Take the lock of *folder* (created 0700); held until the returned file is closed or the process ends.
 
     The engine itself takes no lock without its log, and two writers would ruin the files. Raises RetryLater where
-    another process holds it for *deadline_s* (the one that ends now needs a moment), Misconfigured where it cannot be made.
+    another process holds it for *deadline_s* (the one that ends now needs a moment), Misconfigured where it cannot be
+    made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -94,10 +95,14 @@ def own_folder(folder: Path, *, deadline_s: float = 5.0) -> IO[bytes]:
     except OSError as error:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
         if full:
-            raise errors.RetryLater(f"cannot open {folder}: the disk is full", after_s=_RETRY_AFTER_S,
-                                    hint="free some space on that disk") from error  # fmt: skip
-        raise errors.Misconfigured(f"cannot use {folder} for vectors: {error.strerror}", key="data_dir",
-                                   hint="check the folder's owner and permissions") from error  # fmt: skip
+            raise errors.RetryLater(
+                f"cannot open {folder}: the disk is full", after_s=_RETRY_AFTER_S, hint="free some space on that disk"
+            ) from error
+        raise errors.Misconfigured(
+            f"cannot use {folder} for vectors: {error.strerror}",
+            key="data_dir",
+            hint="check the folder's owner and permissions",
+        ) from error
     give_up_at = time.monotonic() + deadline_s
     while True:
         try:
@@ -105,8 +110,11 @@ def own_folder(folder: Path, *, deadline_s: float = 5.0) -> IO[bytes]:
         except OSError as error:
             if time.monotonic() > give_up_at:
                 file.close()
-                raise errors.RetryLater(f"another process uses the vectors in {folder}", after_s=5.0,
-                                        hint="stop the other msearchd, or give this one its own data_dir") from error  # fmt: skip
+                raise errors.RetryLater(
+                    f"another process uses the vectors in {folder}",
+                    after_s=5.0,
+                    hint="stop the other msearchd, or give this one its own data_dir",
+                ) from error
             time.sleep(0.05)
         else:
             return file

@@ -9,7 +9,6 @@ In: operations of backends/port.py. Never suspends. A shard is loaded at its fir
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +18,9 @@ from uuid import UUID
 from msearchd import errors
 from msearchd.domain.space import Point, Space, SpaceName, Vectors
 from msearchd.store.backends import disk
-from msearchd.store.backends.port import Opened, StoreStart
+from msearchd.store.backends.port import Opened, StoreStart, checked_name
 from msearchd.store.backends.shard import Damaged, Shard, known_points, was_loading
 from msearchd.store.vector_store import ScoredPoint, SpaceHealth, VectorSearch
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,120}\Z")
 
 
 def open_backend(start: StoreStart) -> EdgeBackend:
@@ -68,11 +65,13 @@ class EdgeBackend:
             if (have.dim, have.multi) != (space.dim, space.multi):
                 raise errors.Misconfigured(
                     f"space {space.name} holds vectors of {have.dim} dimensions, the model gives {space.dim}",
-                    key=f"space:{space.name}", hint="give the model another name, or run: msearch reset index")  # fmt: skip
+                    key=f"space:{space.name}",
+                    hint="give the model another name, or run: msearch reset index",
+                )
             return opened
         self._need_room(f"creating space {space.name}")
         self._shards[space.name] = Shard.create(self._folder_of(space.name), space, quantize_above=self._quantize_above)
-        return Opened(is_there=True, damage=opened.damage)
+        return Opened(is_there=True, damage=opened.damage, is_new=True)
 
     async def upsert(self, space: SpaceName, points: Sequence[Point], vectors: Vectors) -> None:
         """Store one chunk; then flush or quantize if it is time to."""
@@ -190,7 +189,4 @@ class EdgeBackend:
         return self._shards[space]
 
     def _folder_of(self, space: SpaceName) -> Path:
-        if not _NAME.match(space):
-            raise errors.BadRequest(f"{space!r} cannot name a space", hint="use a-z, 0-9, dot, dash and underscore, at most 121")
-        return self._spaces / space
-
+        return self._spaces / checked_name(space)

@@ -1,6 +1,7 @@
 """When a space is quantized and how large its segments grow: pure arithmetic.
 
-The engine computes with its interpreter locked, so nothing else of the store process runs during one `optimize()`. It is
+The engine computes with its interpreter locked, so nothing else of the store process runs during one `optimize()`. It
+is
 therefore called often enough that each call stays short: about 50 microseconds a point that is not yet quantized
 (16,384 points of 384 dimensions: 0.8 s), and segments are never merged with one another while points flow in.
 """
@@ -9,7 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Points quantized by one call once a space is large. Half of it costs 0.45 s a call, and twice as many segments to search
+#: Points quantized by one call once a space is large. Half of it costs 0.45 s a call, and twice as many segments to
+#: search
 #: (each costs a search about 0.15 ms); bench/store_bench.py.
 UNIT_POINTS = 16_384
 _BYTES_PER_NUMBER = 4

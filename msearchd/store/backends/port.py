@@ -1,17 +1,19 @@
 """What the store process asks of an engine, and what a start tells it.
 
-Methods are coroutines. An engine inside the process (edge, memory) never suspends, so the process drives it without an event
-loop; the server's engine does, and gets a loop of its own (`SUSPENDS`).
+Methods are coroutines. An engine inside the process (edge, memory) never suspends, so the process drives it without
+an event loop; the server's engine does, and gets a loop of its own (`SUSPENDS`).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
 
+from msearchd import errors
 from msearchd.domain.space import Point, Space, SpaceName, Vectors
 from msearchd.store.vector_store import ScoredPoint, SpaceHealth, VectorSearch
 
@@ -21,6 +23,17 @@ CHUNK_POINTS = 64
 CHUNK_PAGES = 2
 #: Contents of one delete call.
 CHUNK_CONTENTS = 256
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,120}\Z")
+
+
+def checked_name(name: str) -> SpaceName:
+    """*name* as a space's name: it becomes the name of a folder or a collection. Raises BadRequest."""
+    if not _NAME.match(name):
+        raise errors.BadRequest(
+            f"{name!r} cannot name a space", hint="use a-z, 0-9, dot, dash and underscore, at most 121 characters"
+        )
+    return SpaceName(name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +68,7 @@ class Opened:
 
     is_there: bool
     damage: str = ""
+    is_new: bool = False  # it was just made, and is empty
 
 
 class Backend(Protocol):

@@ -5,11 +5,11 @@
     <folder>/loading      there while it is loaded: a process that ends or hangs then leaves it behind
     <folder>/shard/       the engine's files
 
-Flat (no HNSW) with TurboQuant 4 bit and rescoring by the original vectors: recall@10 1.000 at 1M points for 14 ms of CPU,
-where the engine's HNSW fell to 0.00-0.85 under filters and took 31 times as long to build.
+Flat (no HNSW) with TurboQuant 4 bit and rescoring by the original vectors: recall@10 1.000 at 1M points for 14 ms of
+CPU, where the engine's HNSW fell to 0.00-0.85 under filters and took 31 times as long to build.
 The log is on: what was acknowledged survives kill -9 at any point. `flush` makes it survive a power cut.
-Everything is checked before the engine sees it: it logs a rejected upsert and replays it as a point without a vector, and it
-accepts NaN and never returns it.
+Everything is checked before the engine sees it: it logs a rejected upsert and replays it as a point without a vector,
+and it accepts NaN and never returns it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import numpy as np
 import qdrant_edge as q
 
 from msearchd import errors
@@ -30,6 +29,7 @@ from msearchd.domain.media import SegmentKind
 from msearchd.domain.space import Point, Space, Vectors
 from msearchd.store import codec
 from msearchd.store.backends import disk, growth
+from msearchd.store.backends.values import checked_question, checked_rows, in_order, payload_of
 from msearchd.store.vector_store import PointFilter, ScoredPoint, SpaceHealth, VectorSearch
 
 _VECTOR = "v"
@@ -63,8 +63,12 @@ def edge_errors(doing: str) -> Iterator[None]:
     except Exception as error:
         text = str(error)
         if "space left" in text or "os error 28" in text:
-            raise errors.RetryLater(f"{doing}: the disk is full", after_s=30.0, hint="free some space on that disk") from error
-        raise errors.RetryLater(f"{doing}: {text}", after_s=5.0, hint="if it stays, run: msearch reset index") from error
+            raise errors.RetryLater(
+                f"{doing}: the disk is full", after_s=30.0, hint="free some space on that disk"
+            ) from error
+        raise errors.RetryLater(
+            f"{doing}: {text}", after_s=5.0, hint="if it stays, run: msearch reset index"
+        ) from error
 
 
 class Shard:
@@ -79,7 +83,7 @@ class Shard:
         self._logged_bytes = 0
         self._note_sizes()
 
-    # -- life -----------------------------------------------------------------------------------------------------------
+    # -- life --------------------------------------------------------------------------------------------------------
 
     @classmethod
     def create(cls, folder: Path, space: Space, *, quantize_above: int) -> Shard:
@@ -99,7 +103,9 @@ class Shard:
 
     @classmethod
     def load(cls, folder: Path, *, quantize_above: int) -> Shard:
-        """Load what `create` made. Raises Damaged; may hang on damaged files (the caller of the process has a deadline)."""
+        """Load what `create` made. Raises Damaged; may hang on damaged files (the caller of the process has a
+        deadline).
+        """
         space = read_space(folder)
         expected = _clean_points(folder)
         mark = folder / "loading"
@@ -125,15 +131,12 @@ class Shard:
         with contextlib.suppress(Exception):  # best effort: the folder goes either way
             self._handle.close()
 
-    # -- writes -----------------------------------------------------------------------------------------------------------
+    # -- writes ------------------------------------------------------------------------------------------------------
 
     def upsert(self, points: Sequence[Point], vectors: Vectors) -> None:
         """Store one chunk; see Backend.upsert."""
         rows = checked_rows(self.space, points, vectors)
-        batch = [
-            q.Point(point.id, {_VECTOR: row}, payload_of(point))
-            for point, row in zip(points, rows, strict=True)
-        ]  # fmt: skip
+        batch = [q.Point(point.id, {_VECTOR: row}, payload_of(point)) for point, row in zip(points, rows, strict=True)]
         self._before_write()
         with edge_errors(f"writing to space {self.space.name}"):
             self._handle.update(q.UpdateOperation.upsert_points(batch))
@@ -177,10 +180,13 @@ class Shard:
     def wants_optimize(self) -> bool:
         """True when a whole unit of points waits to be quantized."""
         return growth.wants_optimize(
-            points=self._about_points, unquantized=self._unquantized, quantize_above=self._quantize_above)  # fmt: skip
+            points=self._about_points, unquantized=self._unquantized, quantize_above=self._quantize_above
+        )
 
     def optimize(self) -> bool:
-        """Quantize what has grown, rewrite what was mostly deleted; True if anything was done. Old files go at the next flush."""
+        """Quantize what has grown, rewrite what was mostly deleted; True if anything was done. Old files go at the
+        next flush.
+        """
         self._before_write(changes_count=False)
         with edge_errors(f"optimizing space {self.space.name}"):
             changed = bool(self._handle.optimize())
@@ -195,7 +201,8 @@ class Shard:
 
     def _before_write(self, *, changes_count: bool = True) -> None:
         if not self._is_dirty:
-            # Before the write, and synced: killed or cut off now, the next load expects nothing rather than a wrong number.
+            # Before the write, and synced: killed or cut off now, the next load expects nothing rather than a wrong
+            # number.
             (self.folder / "clean.json").unlink(missing_ok=True)
             disk.sync_folder(self.folder)
             self._is_dirty = True
@@ -205,21 +212,30 @@ class Shard:
     def _note_log(self, count: int) -> None:
         self._logged_bytes += count
 
-    # -- reads --------------------------------------------------------------------------------------------------------------
+    # -- reads -------------------------------------------------------------------------------------------------------
 
     def search(self, searches: Sequence[VectorSearch]) -> list[list[ScoredPoint]]:
         """Answer questions to this space, best first; ties in the order of content, kind and seq."""
         requests = [
-            q.QueryRequest(limit=search.limit, query=q.Query.Nearest(_question(self.space, search), using=_VECTOR),
-                           with_payload=_FOUND, filter=edge_filter(search.filter), params=_params(search.is_exact))
+            q.QueryRequest(
+                limit=search.limit,
+                query=q.Query.Nearest(self._question(search), using=_VECTOR),
+                with_payload=_FOUND,
+                filter=edge_filter(search.filter),
+                params=_params(search.is_exact),
+            )
             for search in searches
-        ]  # fmt: skip
+        ]
         with edge_errors(f"searching space {self.space.name}"):
             if len(requests) == 1:
                 found = [self._handle.query(requests[0])]
             else:
                 found = self._handle.query_batch(q.QueryBatchRequest(requests))
         return [in_order(_scored(hit.payload, hit.score) for hit in hits) for hits in found]
+
+    def _question(self, search: VectorSearch) -> Any:
+        question = checked_question(self.space, search)
+        return question.tolist() if self.space.multi else question
 
     def count(self) -> int:
         """Exact number of points; counted again only after a write."""
@@ -232,7 +248,8 @@ class Shard:
         """One page of {content: points}; the cursor is the next point's id."""
         with edge_errors(f"listing space {self.space.name}"):
             records, following = self._handle.scroll(
-                q.ScrollRequest(offset=after or None, limit=_PAGE_POINTS, with_payload=["content"], with_vector=False))
+                q.ScrollRequest(offset=after or None, limit=_PAGE_POINTS, with_payload=["content"], with_vector=False)
+            )
         pages = Counter(UUID(record.payload["content"]) for record in records)
         return dict(pages), "" if following is None else str(following)
 
@@ -270,53 +287,33 @@ def _config(space: Space, quantize_above: int) -> Any:
     flat = q.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000)
     sizes = growth.segment_sizes(dim=space.dim, quantize_above=quantize_above)
     if space.multi:
-        vector = q.EdgeVectorParams(size=space.dim, distance=q.Distance.Cosine, hnsw_config=flat, memory=q.Memory.Cold,
-                                    datatype=q.VectorStorageDatatype.Float16,
-                                    multivector_config=q.MultiVectorConfig(q.MultiVectorComparator.MaxSim))  # fmt: skip
+        vector = q.EdgeVectorParams(
+            size=space.dim,
+            distance=q.Distance.Cosine,
+            hnsw_config=flat,
+            memory=q.Memory.Cold,
+            datatype=q.VectorStorageDatatype.Float16,
+            multivector_config=q.MultiVectorConfig(q.MultiVectorComparator.MaxSim),
+        )
     else:
         turbo = q.TurboQuantQuantizationConfig(bits=q.TurboQuantBitSize.Bits4, memory=q.Memory.Pinned)
-        vector = q.EdgeVectorParams(size=space.dim, distance=q.Distance.Cosine, hnsw_config=flat, memory=q.Memory.Cold,
-                                    quantization_config=turbo)  # fmt: skip
+        vector = q.EdgeVectorParams(
+            size=space.dim,
+            distance=q.Distance.Cosine,
+            hnsw_config=flat,
+            memory=q.Memory.Cold,
+            quantization_config=turbo,
+        )
     # 1,000 segments: never merge by number, only by what was deleted.
-    optimizers = q.EdgeOptimizersConfig(indexing_threshold=sizes.indexing_threshold_kib, default_segment_number=1_000,
-                                        max_segment_size=sizes.max_segment_kib)  # fmt: skip
+    optimizers = q.EdgeOptimizersConfig(
+        indexing_threshold=sizes.indexing_threshold_kib,
+        default_segment_number=1_000,
+        max_segment_size=sizes.max_segment_kib,
+    )
     return q.EdgeConfig(vectors={_VECTOR: vector}, max_search_threads=_SEARCH_THREADS, optimizers=optimizers)
 
 
-# -- values in and out of the engine ------------------------------------------------------------------------------------
-
-
-def checked_rows(space: Space, points: Sequence[Point], vectors: Vectors) -> list[Any]:
-    """One float32 array a point. BadRequest where the shape is wrong, BadAsset where a number is not finite."""
-    if vectors.dim != space.dim:
-        raise errors.BadRequest(f"space {space.name} has {space.dim} dimensions, the vectors {vectors.dim}",
-                                hint="embed with the model that the space was made for")  # fmt: skip
-    if space.multi is (vectors.rows is None):
-        wanted = "several vectors a point" if space.multi else "one vector a point"
-        raise errors.BadRequest(f"space {space.name} takes {wanted}")
-    table = np.frombuffer(vectors.data, dtype="<f4").reshape(vectors.count, vectors.dim)
-    finite = np.isfinite(table).all(axis=1)
-    groups = vectors.rows or (1,) * len(points)
-    ends = np.cumsum(groups)
-    if not finite.all():
-        bad = points[int(np.searchsorted(ends, int(np.argmin(finite)), side="right"))].payload
-        raise errors.BadAsset(f"the vector of segment {bad.kind.value} {bad.seq} holds NaN or infinity; nothing was stored")
-    if vectors.rows is None:
-        return list(table)
-    return [part.tolist() for part in np.split(table, ends[:-1])]
-
-
-def payload_of(point: Point) -> dict[str, Any]:
-    """The payload as stored; keys that are None or empty are left out."""
-    p = point.payload
-    fields = {"content": str(p.content), "kind": p.kind.value, "seq": p.seq, "dirs": list(p.dirs), "type": p.type_label,
-              "modality": p.modality, "size": p.size, "page": p.page, "t0": p.t0_ms, "t1": p.t1_ms, "host": p.host}  # fmt: skip
-    return {key: value for key, value in fields.items() if value not in (None, "")}
-
-
-def in_order(hits: Iterator[ScoredPoint]) -> list[ScoredPoint]:
-    """Best first; equal scores in one order on every engine."""
-    return sorted(hits, key=lambda hit: (-hit.score, hit.content.bytes, hit.kind.value, hit.seq))
+# -- values in and out of the engine ---------------------------------------------------------------------------------
 
 
 def edge_filter(conditions: PointFilter) -> Any:
@@ -340,15 +337,6 @@ def edge_filter(conditions: PointFilter) -> Any:
 def _any_of(field: str, values: Sequence[Any]) -> Any:
     match = q.MatchValue(values[0]) if len(values) == 1 else q.MatchAny(list(values))
     return q.FieldCondition(field, match=match)
-
-
-def _question(space: Space, search: VectorSearch) -> Any:
-    if search.vector.dim != space.dim:
-        raise errors.BadRequest(f"space {space.name} has {space.dim} dimensions, the question {search.vector.dim}")
-    table = np.frombuffer(search.vector.data, dtype="<f4").reshape(search.vector.count, search.vector.dim)
-    if not np.isfinite(table).all():
-        raise errors.BadRequest("the question's vector holds NaN or infinity")
-    return table.tolist() if space.multi else table[0]
 
 
 def _params(is_exact: bool) -> Any:

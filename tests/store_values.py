@@ -1,0 +1,84 @@
+"""Points, vectors and questions for the tests of the vector store."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import struct
+from pathlib import Path
+from uuid import UUID
+
+from msearchd.aio.child import Limits
+from msearchd.domain.asset import ContentHash, content_uuid
+from msearchd.domain.media import SegmentKind
+from msearchd.domain.space import ModelKey, Point, PointPayload, PointRef, Space, SpaceName, Vectors
+from msearchd.settings.model import StoreSettings
+from msearchd.store.client import StoreProcess
+from msearchd.store.vector_store import PointFilter, VectorSearch
+
+DIM = 8
+
+
+def space_named(name: str, *, dim: int = DIM, multi: bool = False) -> Space:
+    return Space(SpaceName(name), ModelKey("model"), "f" * 8, dim, multi=multi)
+
+
+def content_hash(number: int) -> ContentHash:
+    return ContentHash(number.to_bytes(16, "big") + bytes(16))
+
+
+def content(number: int) -> UUID:
+    return content_uuid(content_hash(number))
+
+
+def vector_of(content_number: int, seq: int = 0, *, dim: int = DIM) -> list[float]:
+    """Unit vector that follows from what the point stands for: a torn point gives itself away."""
+    spread = random.Random(content_number * 1_000_003 + seq)
+    numbers = [spread.gauss(0, 1) for _ in range(dim)]
+    length = math.sqrt(sum(n * n for n in numbers))
+    return [n / length for n in numbers]
+
+
+def vectors(rows: list[list[float]], *, groups: tuple[int, ...] | None = None) -> Vectors:
+    data = b"".join(struct.pack(f"<{len(row)}f", *row) for row in rows)
+    return Vectors(data, len(rows), len(rows[0]), groups)
+
+
+def point(space: Space, number: int, seq: int = 0, *, dirs=(1,), kind=SegmentKind.BODY, **more) -> Point:
+    ref = PointRef(content_hash(number), kind, seq)
+    return Point(ref.id_in(space.name), PointPayload(content(number), kind, seq, tuple(dirs), **more))
+
+
+def points_of(space: Space, numbers, *, segments: int = 1, **more) -> tuple[list[Point], Vectors]:
+    """Points of the contents *numbers*, *segments* each, with the vectors that belong to them."""
+    pairs = [(number, seq) for number in numbers for seq in range(segments)]
+    rows = [vector_of(number, seq, dim=space.dim) for number, seq in pairs]
+    return [point(space, number, seq, **more) for number, seq in pairs], vectors(rows)
+
+
+def question(
+    space: Space, number: int, seq: int = 0, *, limit: int = 10, is_exact: bool = False, **conditions
+) -> VectorSearch:
+    vector = vectors([vector_of(number, seq, dim=space.dim)])
+    return VectorSearch(space.name, vector, limit, PointFilter(**conditions), is_exact)
+
+
+async def contents_in(store: StoreProcess, space: Space) -> dict[UUID, int]:
+    found: dict[UUID, int] = {}
+    async for page in store.contents(space.name):
+        for name, count in page.items():
+            found[name] = found.get(name, 0) + count
+    return found
+
+
+def store_in(folder: Path, **settings) -> StoreProcess:
+    return StoreProcess(StoreSettings(**{"backend": "edge", "min_free_mb": 0, **settings}), folder, Limits())
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
