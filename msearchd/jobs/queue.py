@@ -35,13 +35,13 @@ log = structlog.get_logger(__name__)
 
 #: Rows moved in one transaction by wake, promote and retry: about 30 ms, so that a claim behind it waits no longer.
 _GROUP: Final = 5000
-#: Counts that took longer than this to read are used again for 20 times as long: at most 5 % of a core is spent on them.
+#: Counts that took longer than this to read are used again for 20 times as long: at most 5 % of a core goes to them.
 _COSTLY_S: Final = 0.02
 _COUNTS_KEPT: Final = 20
 
 
 class JobQueue(JobMoves):
-    """The queue of one database. `*_in` functions (of JobMoves) take part in a caller's transaction; the rest commit."""
+    """The queue of one database. `*_in` functions (JobMoves) take part in a caller's transaction; the rest commit."""
 
     def __init__(self, database: Database, settings: QueueSettings, *, now_ms: Callable[[], int]) -> None:
         super().__init__(settings, now_ms=now_ms)
@@ -132,10 +132,19 @@ class JobQueue(JobMoves):
     def _give_back(self, claiming: asyncio.Future[list[Job]]) -> None:
         if claiming.cancelled() or claiming.exception() is not None:
             return
-        for job in claiming.result():
-            # If the database closes before, the next start gives them back.
-            with contextlib.suppress(errors.RetryLater):
-                self._database.submit(lambda c, job=job: self.release_in(c, job))  # type: ignore[misc]
+        jobs = claiming.result()
+
+        def release(c: sqlite3.Connection) -> None:
+            for job in jobs:
+                self.release_in(c, job)
+
+        # Where the database closes or fails first, the next start gives them back.
+        with contextlib.suppress(errors.RetryLater):
+            self._database.submit(release).add_done_callback(self._given_back)
+
+    def _given_back(self, releasing: asyncio.Future[None]) -> None:
+        if not releasing.cancelled() and (error := releasing.exception()) is not None:
+            log.warning("a cancelled claim was not given back", reason=str(error))
         self.notify()
 
     # -- waking --------------------------------------------------------------------------------------------------------
@@ -213,14 +222,16 @@ class JobQueue(JobMoves):
         Delayed, blocked and failed jobs are not waited for: they have told why they wait.
         """
         waiting = None if assets is None else list(assets)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(deadline_s):
-                while True:
-                    seen = self._changes.seen()
-                    if await self._database.read(lambda c: _is_idle(c, waiting)):
-                        return True
+        due = asyncio.get_running_loop().time() + deadline_s
+        while True:
+            seen = self._changes.seen()
+            if await self._database.read(lambda c: _is_idle(c, waiting)):
+                return True
+            try:
+                async with asyncio.timeout_at(due):
                     await self._changes.after(seen)
-        return False
+            except TimeoutError:
+                return False
 
     async def _promote_due(self) -> None:
         """Make delayed jobs ready at their time. One timer to the next of them, set anew when one is nearer."""

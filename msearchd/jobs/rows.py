@@ -68,7 +68,7 @@ class HistoryRow:
 
 @dataclass(frozen=True, slots=True)
 class BlockedReason:
-    """A cause that jobs wait for, the reason that the first of them gives, how many they are, since when that one waits."""
+    """A cause that jobs wait for, the reason that the first of them gives, how many they are, since when it waits."""
 
     cause: str
     reason: str

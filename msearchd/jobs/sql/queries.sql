@@ -41,6 +41,13 @@ WITH RECURSIVE found (target) AS (
 )
 SELECT target FROM found WHERE target IS NOT NULL;
 
+-- target_ends --  The first and the last target of a step that have ready jobs. (step)
+SELECT (SELECT min(target) FROM job WHERE state = 'ready' AND step = ?1),
+       (SELECT max(target) FROM job WHERE state = 'ready' AND step = ?1);
+
+-- has_ready --  One row if a step and target have a ready job of a priority. (step, target, priority)
+SELECT 1 FROM job INDEXED BY job_ready WHERE state = 'ready' AND step = ?1 AND target = ?2 AND priority = ?3 LIMIT 1;
+
 -- is_paused --  One row if a pause is on.
 SELECT 1 FROM queue_flag LIMIT 1;
 
