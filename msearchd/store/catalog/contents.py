@@ -97,7 +97,7 @@ def extracted(
 
 
 def _storable(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Metadata as UTF-8 can hold it: a file's own tags may carry lone surrogates. json_patch takes null for "remove"."""
+    """Metadata as UTF-8 can hold it (tags may carry lone surrogates), without nulls (json_patch would remove those)."""
     plain: dict[str, Any] = json.loads(json.dumps(metadata, default=str).replace("\\u0000", " "))
     return {
         _clean(key): _clean(value) if isinstance(value, str) else value
@@ -121,7 +121,7 @@ def dirs_of(c: sqlite3.Connection, content_id: ContentId) -> tuple[int, ...]:
     return tuple(sorted({id_ for way in paths.paths_of(c, direct).values() for id_ in way.ancestors}))
 
 
-# -- spaces -------------------------------------------------------------------------------------------------------------
+# -- spaces ----------------------------------------------------------------------------------------------------------
 
 
 def put_space(c: sqlite3.Connection, space: Space, *, modality: str, now_ms: int) -> None:
@@ -168,7 +168,7 @@ def _space(name: str, model: str, fingerprint: str, dim: int, distance: str, mul
     return Space(SpaceName(name), ModelKey(model), fingerprint, dim, distance, bool(multi))
 
 
-# -- order of writes ----------------------------------------------------------------------------------------------------
+# -- order of writes -------------------------------------------------------------------------------------------------
 
 
 def intend(c: sqlite3.Connection, space: SpaceName, content_id: ContentId, *, now_ms: int) -> None:

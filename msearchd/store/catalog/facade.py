@@ -1,8 +1,8 @@
 """The catalog as one object: synchronous `*_in` parts for the caller's transactions, asynchronous reads for everyone.
 
-`*_in(connection, ...)` run inside `database.write(...)`, so that an outcome and the end of its job are one commit; they may
-be repeated. Everything else reads beside the writer and sees every acknowledged write. Paths are bytes; those of a root
-are relative to it, "/"-joined, b"" the root itself. Owns no state but the database.
+`*_in(connection, ...)` run inside `database.write(...)`, so that an outcome and the end of its job are one commit; they
+may be repeated. Everything else reads beside the writer and sees every acknowledged write. Paths are bytes; those of a
+root are relative to it, "/"-joined, b"" the root itself. Owns no state but the database.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -50,7 +51,7 @@ class Catalog(CatalogSearch):
         """Make or migrate the tables. Raises Misconfigured where a newer msearchd wrote them."""
         await migrate(self._database, component="catalog", package="msearchd.store.sql")
 
-    # -- roots ----------------------------------------------------------------------------------------------------------
+    # -- roots --------------------------------------------------------------------------------------------------------
 
     def add_root_in(self, c: sqlite3.Connection, path: bytes) -> RootId:
         """Watch a folder (absolute); twice is once. Raises BadRequest for relative and for nested ones."""
@@ -68,7 +69,7 @@ class Catalog(CatalogSearch):
         """Watched folders."""
         return await self._database.read(paths.roots)
 
-    # -- tree -----------------------------------------------------------------------------------------------------------
+    # -- tree ---------------------------------------------------------------------------------------------------------
 
     def see_file_in(self, c: sqlite3.Connection, root: RootId, path: bytes, fingerprint: StatFingerprint) -> AssetId:
         """The file is there; its row is made, or un-hidden. Same bytes as before it went: searchable at once."""
@@ -137,7 +138,7 @@ class Catalog(CatalogSearch):
         folders = await self._database.read(folders_in)
         for at in range(0, len(folders), _DIRS_A_BATCH):
             batch = folders[at : at + _DIRS_A_BATCH]
-            if found := await self._database.read(lambda c, dirs=batch: known.assets_of_dirs(c, dirs)):  # type: ignore[misc]
+            if found := await self._database.read(partial(known.assets_of_dirs, dirs=batch)):
                 yield found
 
     async def directory(self, root: RootId, path: bytes) -> KnownDir | None:
@@ -163,7 +164,7 @@ class Catalog(CatalogSearch):
             if found:
                 yield found
             batch, frontier = frontier[-_DIRS_A_BATCH:], frontier[:-_DIRS_A_BATCH]
-            found, further = await self._database.read(lambda c, some=batch: known.more_directories(c, root, some))  # type: ignore[misc]
+            found, further = await self._database.read(partial(known.more_directories, root=root, frontier=batch))
             frontier += further
 
     async def count_files(self, root: RootId, path: bytes = b"") -> int:
@@ -178,7 +179,7 @@ class Catalog(CatalogSearch):
         """The file at an absolute path, gone or not; None if it is not known."""
         return await self._database.read(lambda c: known.asset_by_path(c, path))
 
-    # -- state ----------------------------------------------------------------------------------------------------------
+    # -- state --------------------------------------------------------------------------------------------------------
 
     def set_state_in(self, c: sqlite3.Connection, asset: AssetId, state: AssetState, reason: str = "") -> None:
         """Where a file stands, and why. Quiet for one that does not exist."""
@@ -197,7 +198,7 @@ class Catalog(CatalogSearch):
         """Sizes of the index, without counting."""
         return await self._database.read(status.totals)
 
-    # -- contents -------------------------------------------------------------------------------------------------------
+    # -- contents -----------------------------------------------------------------------------------------------------
 
     def identified_in(self, c: sqlite3.Connection, asset: AssetId, identified: Identified) -> ContentRow:
         """The file holds these bytes. Raises NotFound where the file is not known any more."""
@@ -227,7 +228,7 @@ class Catalog(CatalogSearch):
 
     def any_asset_of_in(self, c: sqlite3.Connection, content: ContentId) -> AssetId | None:
         """A visible file with this content; None if there is none."""
-        row = c.execute(contents.SQL["assets_of_content"], (content, 1)).fetchone()
+        row = c.execute(segments.SQL["assets_of_content"], (content, 1)).fetchone()
         return None if row is None else AssetId(row[0])
 
     async def segments(self, content: ContentId) -> list[Segment]:
@@ -242,7 +243,7 @@ class Catalog(CatalogSearch):
         """Ids of every folder that holds a visible file with this content, ancestors included, ascending."""
         return await self._database.read(lambda c: contents.dirs_of(c, content))
 
-    # -- spaces ---------------------------------------------------------------------------------------------------------
+    # -- spaces -------------------------------------------------------------------------------------------------------
 
     def put_space_in(self, c: sqlite3.Connection, space: Space, *, modality: str = "text") -> None:
         """Remember a vector space; twice is once."""
@@ -264,7 +265,7 @@ class Catalog(CatalogSearch):
         """The space that answers questions of a modality."""
         return await self._database.read(lambda c: contents.active_space(c, modality))
 
-    # -- order of writes ------------------------------------------------------------------------------------------------
+    # -- order of writes ----------------------------------------------------------------------------------------------
 
     def intend_in(self, c: sqlite3.Connection, space: SpaceName, content: ContentId) -> None:
         """Points of the content are about to be put. Committed before the first upsert."""
@@ -276,7 +277,7 @@ class Catalog(CatalogSearch):
 
     def not_live_in(self, c: sqlite3.Connection, space: SpaceName, content: ContentId) -> None:
         """Its points were found missing: not shown, and owed again."""
-        c.execute(contents.SQL["unlink_space"], (content, space))
+        c.execute(segments.SQL["unlink_space"], (content, space))
 
     def settle_intents_in(self, c: sqlite3.Connection, space: SpaceName, contents_: Collection[ContentId]) -> None:
         """The store has flushed what was put."""
@@ -290,7 +291,7 @@ class Catalog(CatalogSearch):
         """Points that nothing refers to, still to be deleted."""
         return await self._database.read(status.open_sweeps)
 
-    # -- sweep ----------------------------------------------------------------------------------------------------------
+    # -- sweep --------------------------------------------------------------------------------------------------------
 
     def remove_in(self, c: sqlite3.Connection, asset: AssetId) -> ContentRow | None:
         """The file's row goes. Returns its content if no visible file holds it any more."""
@@ -316,7 +317,7 @@ class Catalog(CatalogSearch):
         """Forget files gone since *before_ms* or earlier, and empty gone folders; call again until it returns []."""
         return sweep.purge_gone(c, before_ms=before_ms, limit=limit)
 
-    # -- verify and reset -----------------------------------------------------------------------------------------------
+    # -- verify and reset ---------------------------------------------------------------------------------------------
 
     async def expected_points(self, space: SpaceName) -> int:
         """Exact number of points that should be in a space, without counting."""
@@ -326,13 +327,11 @@ class Catalog(CatalogSearch):
         """Contents that should be in a space with their points, in batches."""
         after = 0
         while True:
-            batch, last = await self._database.read(
-                lambda c, start=after: status.expected_contents(c, space, after=start)
-            )  # type: ignore[misc]
+            read = partial(status.expected_contents, space=space, after=after)
+            batch, after = await self._database.read(read)
             if not batch:
                 return
             yield batch
-            after = last
 
     async def content_by_uuid(self, uuid: UUID) -> ContentRow | None:
         """The content that points name by *uuid*."""

@@ -2,8 +2,8 @@
 
 In: file names as bytes, texts, single words. Out: folded keys, FTS5 columns, trigrams. Never touches the database.
 
-DANGER: `index_columns` is what was handed to the contentless FTS5 table, and the same must be handed in again to delete a
-row. A change of its result needs a migration that rebuilds `segment_words`.
+DANGER: `index_columns` is what was handed to the contentless FTS5 table, and the same must be handed in again to delete
+a row. A change of its result needs a migration that rebuilds `segment_words`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ _UNSPACED: Final = (
 _UNSPACED_RUN: Final = re.compile(f"[{_UNSPACED}]+")
 _CAMEL_WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{2,63}")
 _CAMEL_EDGE: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[A-Za-z]{2})(?=[0-9])")
+_WORD: Final = re.compile(r"[^\W\d_]+|\d+")
+#: In no name that a person types.
+_PAD: Final = "\u2581"
 _LATIN_MARKS: Final = re.compile("[\u0300-\u036f]")
 _EXT: Final = re.compile(r"[^\s./]{1,16}")
 
@@ -43,14 +46,36 @@ def name_key(name: bytes) -> str:
 
 
 def extension(key: str) -> str:
-    """Extension of a folded name without its dot: "pdf"; "" for `.bashrc`, `README` and endings that are no extension."""
+    """Extension of a folded name without its dot: "pdf"; "" for `.bashrc`, `README` and ends that are no extension."""
     stem, dot, ext = key.rpartition(".")
     return ext if dot and stem and _EXT.fullmatch(ext) else ""
 
 
-def trigrams(word: str) -> list[str]:
-    """Distinct runs of three characters of a folded word, in order; [] for a shorter one."""
-    return list(dict.fromkeys(word[i : i + 3] for i in range(len(word) - 2)))
+def short_grams(key: str) -> str:
+    """What trigrams cannot find in a folded name, padded to three characters; "" for most names.
+
+    That is its words of one or two characters, and the single characters and pairs of unspaced scripts.
+    """
+    grams = dict.fromkeys(pad(word) for word in _WORD.findall(key) if len(word) < 3)
+    if not key.isascii():
+        for run in _UNSPACED_RUN.findall(key):
+            grams |= dict.fromkeys(pad(piece) for piece in (*run, *_pairs(run)))
+    return " ".join(grams)
+
+
+def grams_of(word: str) -> list[str]:
+    """Trigrams that a folded name must have to hold *word*; a shorter word is padded as `short_grams` pads it."""
+    return [pad(word)] if len(word) < 3 else list(dict.fromkeys(word[i : i + 3] for i in range(len(word) - 2)))
+
+
+def pad(word: str) -> str:
+    """A word of one or two characters, as long as a trigram."""
+    return word.ljust(3, _PAD)
+
+
+def words_of(key: str) -> list[str]:
+    """Words of a folded name: runs of letters and runs of digits, "img2031_final" → img 2031 final."""
+    return _WORD.findall(key)
 
 
 def has_unspaced(text: str) -> bool:
@@ -70,7 +95,7 @@ def _pairs(run: str) -> list[str]:
 
 
 def camel_parts(word: str) -> list[str]:
-    """Pieces of an identifier: "getUserName" → get User Name, "HTTPServer2" → HTTP Server 2; [] if it is all one piece."""
+    """Pieces of an identifier: "getUserName" → get User Name, "HTTPServer2" → HTTP Server 2; [] if it is one piece."""
     parts = [part for part in _CAMEL_EDGE.split(word) if part]
     return parts if len(parts) > 1 else []
 

@@ -78,12 +78,18 @@ def ensure_dir(c: sqlite3.Connection, root: RootId, path: bytes) -> DirId:
         row = c.execute(SQL["child_dir"], (root, at, name)).fetchone()
         if row is None:
             at = c.execute(SQL["put_dir"], (root, at, name)).fetchone()[0]
-            c.execute(SQL["put_dir_name"], (at, fold.name_key(name)))
+            put_dir_name(c, at, name)
             continue
         at, is_gone = row
         if is_gone:
             c.execute(SQL["revive_dir"], (at,))
     return DirId(at)
+
+
+def put_dir_name(c: sqlite3.Connection, dir_id: int, name: bytes) -> None:
+    """Make a folder's name searchable; a new one replaces the old one."""
+    key = fold.name_key(name)
+    c.execute(SQL["put_dir_name"], (dir_id, key, fold.short_grams(key)))
 
 
 def _steps(path: bytes) -> Iterable[bytes]:

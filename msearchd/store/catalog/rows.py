@@ -169,7 +169,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class RankedSegment:
-    """A segment whose words match. `score` is -bm25 (higher is better); `is_full`: it has all words that were asked for."""
+    """A segment whose words match. `score` is -bm25 (higher is better); `is_full`: it has all words asked for."""
 
     content: ContentId
     kind: SegmentKind
@@ -180,7 +180,7 @@ class RankedSegment:
 
 @dataclass(frozen=True, slots=True)
 class RankedName:
-    """A file whose name matches; `score` in 0 to 1, `is_exact`: the name (or name without extension) is the question."""
+    """A file whose name matches; `score` in 0 to 1, `is_exact`: the name (or it without extension) is the question."""
 
     asset: AssetId
     content: ContentId | None

@@ -1,4 +1,4 @@
-"""What nothing refers to goes, after the grace period: contents without a visible file, files that are gone, empty folders.
+"""What nothing refers to goes, after the grace: contents without a visible file, files that are gone, empty folders.
 
 In: now and the grace. Out: rows deleted, and sweep intents that outlive a crash until the store has deleted the points.
 Order: `forget_content` commits the intent and drops the rows -> the store deletes -> flush -> `settle_sweeps`.

@@ -22,7 +22,7 @@ from msearchd.store.catalog.rows import TreeMove, fingerprint_of, signed_64
 _ALL: Final = 1 << 40
 
 
-# -- roots --------------------------------------------------------------------------------------------------------------
+# -- roots -----------------------------------------------------------------------------------------------------------
 
 
 def add_root(c: sqlite3.Connection, path: bytes, *, now_ms: int) -> RootId:
@@ -53,7 +53,7 @@ def set_root_state(c: sqlite3.Connection, root: RootId, state: RootState, reason
     c.execute(SQL["set_root_state"], (root, state.value, reason))
 
 
-# -- files --------------------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------------------------
 
 
 def see_file(c: sqlite3.Connection, root: RootId, path: bytes, fingerprint: StatFingerprint) -> AssetId:
@@ -120,17 +120,20 @@ def move_file(
     displaced = c.execute(SQL["file_row"], (dir_id, name)).fetchone()
     if displaced is not None and displaced[0] != id_:
         c.execute(SQL["delete_file"], (displaced[0],))
-    key = fold.name_key(name)
-    c.execute(SQL["place_file"], (id_, dir_id, name, key, fold.extension(key)))
+    c.execute(SQL["place_file"], (id_, dir_id, *_name_columns(name)))
     c.execute(SQL["set_fingerprint"], (id_, *_columns(fingerprint)))
     c.execute(SQL["label_seen"], (id_,))
     return AssetId(id_)
 
 
 def _put_file(c: sqlite3.Connection, dir_id: int, name: bytes, fingerprint: StatFingerprint) -> int:
-    key = fold.name_key(name)
-    row = c.execute(SQL["put_file"], (dir_id, name, key, fold.extension(key), *_columns(fingerprint))).fetchone()
+    row = c.execute(SQL["put_file"], (dir_id, *_name_columns(name), *_columns(fingerprint))).fetchone()
     return int(row[0])
+
+
+def _name_columns(name: bytes) -> tuple[bytes, str, str, str]:
+    key = fold.name_key(name)
+    return name, key, fold.short_grams(key), fold.extension(key)
 
 
 def _visible_file(c: sqlite3.Connection, root: RootId, path: bytes) -> tuple[int, StatFingerprint] | None:
@@ -148,7 +151,7 @@ def _columns(fingerprint: StatFingerprint) -> tuple[int, int, int, int]:
     return fingerprint.size, fingerprint.mtime_ns, fingerprint.ctime_ns, signed_64(fingerprint.inode)
 
 
-# -- trees --------------------------------------------------------------------------------------------------------------
+# -- trees -----------------------------------------------------------------------------------------------------------
 
 
 def hide_tree(c: sqlite3.Connection, root: RootId, path: bytes, *, limit: int, now_ms: int) -> list[AssetId]:
@@ -196,7 +199,7 @@ def move_tree(
     if new_root != root:
         c.execute(SQL["adopt_subtree"], (moved, root, new_root))
     c.execute(SQL["place_dir"], (moved, new_root, parent, name))
-    c.execute(SQL["put_dir_name"], (moved, fold.name_key(name)))
+    paths.put_dir_name(c, moved, name)
     return TreeMove(is_rename=old_parent == parent, dir_id=moved)
 
 
@@ -226,7 +229,7 @@ def compared_dir(
     c.execute(SQL["compared_dir"], (dir_id, signed_64(inode), mtime_ns, ctime_ns, signed_64(signature), scanned_ms))
 
 
-# -- state --------------------------------------------------------------------------------------------------------------
+# -- state -----------------------------------------------------------------------------------------------------------
 
 
 def set_state(c: sqlite3.Connection, asset: AssetId, state: AssetState, reason: str) -> None:

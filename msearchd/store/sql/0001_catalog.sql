@@ -54,6 +54,7 @@ CREATE TABLE asset (
     dir INTEGER NOT NULL REFERENCES dir (id),
     name BLOB NOT NULL,
     name_key TEXT NOT NULL,       -- folded for search: see catalog/fold.py
+    name_short TEXT NOT NULL,     -- what trigrams of name_key cannot find: words of one or two characters; mostly ''
     ext TEXT NOT NULL,            -- folded, without the dot; '' if there is none
     size INTEGER NOT NULL,
     mtime_ns INTEGER NOT NULL,
@@ -98,11 +99,11 @@ INSERT INTO segment_words (segment_words, rank) VALUES ('rank', 'bm25(1.0, 0.5)'
 
 -- Names of assets and of folders by trigram. A folder's name is held once, not in every path below it.
 CREATE VIRTUAL TABLE asset_names USING fts5 (
-    name_key, content = 'asset', content_rowid = 'id', tokenize = 'trigram', detail = none, columnsize = 0
+    name_key, name_short, content = 'asset', content_rowid = 'id', tokenize = 'trigram', detail = none, columnsize = 0
 );
-CREATE TABLE dir_name (id INTEGER PRIMARY KEY, name_key TEXT NOT NULL) STRICT;
+CREATE TABLE dir_name (id INTEGER PRIMARY KEY, name_key TEXT NOT NULL, name_short TEXT NOT NULL) STRICT;
 CREATE VIRTUAL TABLE dir_names USING fts5 (
-    name_key, content = 'dir_name', content_rowid = 'id', tokenize = 'trigram', detail = none, columnsize = 0
+    name_key, name_short, content = 'dir_name', content_rowid = 'id', tokenize = 'trigram', detail = none, columnsize = 0
 );
 
 CREATE TABLE space (
@@ -231,24 +232,25 @@ END;
 -- names -----------------------------------------------------------------------------------------------------------------
 
 CREATE TRIGGER asset_names_insert AFTER INSERT ON asset BEGIN
-    INSERT INTO asset_names (rowid, name_key) VALUES (NEW.id, NEW.name_key);
+    INSERT INTO asset_names (rowid, name_key, name_short) VALUES (NEW.id, NEW.name_key, NEW.name_short);
 END;
 CREATE TRIGGER asset_names_delete AFTER DELETE ON asset BEGIN
-    INSERT INTO asset_names (asset_names, rowid, name_key) VALUES ('delete', OLD.id, OLD.name_key);
+    INSERT INTO asset_names (asset_names, rowid, name_key, name_short) VALUES ('delete', OLD.id, OLD.name_key, OLD.name_short);
 END;
-CREATE TRIGGER asset_names_update AFTER UPDATE OF name_key ON asset WHEN OLD.name_key <> NEW.name_key BEGIN
-    INSERT INTO asset_names (asset_names, rowid, name_key) VALUES ('delete', OLD.id, OLD.name_key);
-    INSERT INTO asset_names (rowid, name_key) VALUES (NEW.id, NEW.name_key);
+CREATE TRIGGER asset_names_update AFTER UPDATE OF name_key ON asset
+WHEN OLD.name_key <> NEW.name_key BEGIN
+    INSERT INTO asset_names (asset_names, rowid, name_key, name_short) VALUES ('delete', OLD.id, OLD.name_key, OLD.name_short);
+    INSERT INTO asset_names (rowid, name_key, name_short) VALUES (NEW.id, NEW.name_key, NEW.name_short);
 END;
 CREATE TRIGGER dir_names_insert AFTER INSERT ON dir_name BEGIN
-    INSERT INTO dir_names (rowid, name_key) VALUES (NEW.id, NEW.name_key);
+    INSERT INTO dir_names (rowid, name_key, name_short) VALUES (NEW.id, NEW.name_key, NEW.name_short);
 END;
 CREATE TRIGGER dir_names_delete AFTER DELETE ON dir_name BEGIN
-    INSERT INTO dir_names (dir_names, rowid, name_key) VALUES ('delete', OLD.id, OLD.name_key);
+    INSERT INTO dir_names (dir_names, rowid, name_key, name_short) VALUES ('delete', OLD.id, OLD.name_key, OLD.name_short);
 END;
 CREATE TRIGGER dir_names_update AFTER UPDATE OF name_key ON dir_name WHEN OLD.name_key <> NEW.name_key BEGIN
-    INSERT INTO dir_names (dir_names, rowid, name_key) VALUES ('delete', OLD.id, OLD.name_key);
-    INSERT INTO dir_names (rowid, name_key) VALUES (NEW.id, NEW.name_key);
+    INSERT INTO dir_names (dir_names, rowid, name_key, name_short) VALUES ('delete', OLD.id, OLD.name_key, OLD.name_short);
+    INSERT INTO dir_names (rowid, name_key, name_short) VALUES (NEW.id, NEW.name_key, NEW.name_short);
 END;
 CREATE TRIGGER dir_gone_name AFTER DELETE ON dir BEGIN
     DELETE FROM dir_name WHERE id = OLD.id;

@@ -171,6 +171,3 @@ DELETE FROM dir WHERE id IN (
 
 -- totals --  Sizes kept by triggers.
 SELECT name, n FROM total;
-
--- cached_types --  Types that contents have, with their number.
-SELECT type_label, mime, modality, n FROM type_count WHERE n > 0;

@@ -20,7 +20,8 @@ SELECT id, is_gone FROM dir WHERE root = ?1 AND parent = ?2 AND name = ?3;
 INSERT INTO dir (root, parent, name) VALUES (?1, ?2, ?3) RETURNING id;
 
 -- put_dir_name --  Its folded name, for search.
-INSERT INTO dir_name (id, name_key) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET name_key = excluded.name_key;
+INSERT INTO dir_name (id, name_key, name_short) VALUES (?1, ?2, ?3)
+ON CONFLICT (id) DO UPDATE SET name_key = excluded.name_key, name_short = excluded.name_short;
 
 -- revive_dir --  Seen again.
 UPDATE dir SET is_gone = 0 WHERE id = ?1;
@@ -91,8 +92,8 @@ SELECT id, size, mtime_ns, ctime_ns, inode, content, gone_ms FROM asset WHERE di
 SELECT name, size, mtime_ns, ctime_ns, inode FROM asset WHERE dir = ?1 AND gone_ms IS NULL;
 
 -- put_file --  A file that was never seen.
-INSERT INTO asset (dir, name, name_key, ext, size, mtime_ns, ctime_ns, inode) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-RETURNING id;
+INSERT INTO asset (dir, name, name_key, name_short, ext, size, mtime_ns, ctime_ns, inode)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) RETURNING id;
 
 -- set_fingerprint --  What stat says now.
 UPDATE asset SET size = ?2, mtime_ns = ?3, ctime_ns = ?4, inode = ?5 WHERE id = ?1;
@@ -107,7 +108,7 @@ UPDATE asset SET gone_ms = ?2 WHERE id = ?1 AND gone_ms IS NULL;
 UPDATE asset SET gone_ms = ?2 WHERE id IN (SELECT id FROM asset WHERE dir = ?1 AND gone_ms IS NULL LIMIT ?3) RETURNING id;
 
 -- place_file --  Rename or move.
-UPDATE asset SET dir = ?2, name = ?3, name_key = ?4, ext = ?5 WHERE id = ?1;
+UPDATE asset SET dir = ?2, name = ?3, name_key = ?4, name_short = ?5, ext = ?6 WHERE id = ?1;
 
 -- delete_file --  Its row goes.
 DELETE FROM asset WHERE id = ?1;

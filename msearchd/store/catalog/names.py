@@ -1,0 +1,181 @@
+"""Ranks files by their names, and by the names of the folders that they lie in.
+
+In: a question and a scope. Out: ranked files. Runs on a reader; every look-up is by index.
+
+Exact names come first ("invoice.pdf", "invoice", "2019/invoice.pdf"), then names that begin with the question, then
+those that have its words somewhere (trigrams). A word counts fully where a word of the name is it, less where one
+begins with it, little where it is inside one; a folder's name counts half. The score in 0 to 1 says how much of the
+question is there.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from msearchd.domain.asset import AssetId
+from msearchd.store.catalog import fold, paths
+from msearchd.store.catalog.question import Question
+from msearchd.store.catalog.rows import RankedName
+from msearchd.store.catalog.scope import SQL, FileLine, Scope, lines
+
+#: A pasted text is no file name.
+_LONGEST: Final = 255
+#: Candidates from each look-up; ranking them costs about 4 us each.
+_CANDIDATES: Final = 300
+_FOLDERS: Final = 20
+#: Words looked up one by one: the longest say most.
+_WORDS: Final = 6
+_WHOLE_WORD, _WORD_START, _INSIDE, _IN_FOLDER = 1.0, 0.8, 0.4, 0.5
+#: Less of the question than this in a name is chance.
+_LEAST_SCORE: Final = 0.4
+_AFTER_ALL: Final = "\U0010ffff"
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """The question as names see it: folded."""
+
+    whole: str  # all of it
+    last: str  # its last path component
+    words: tuple[str, ...]
+    excluded: tuple[str, ...]
+
+
+def ranked(c: sqlite3.Connection, text: str, question: Question, scope: Scope, *, limit: int) -> list[RankedName]:
+    """At most *limit* visible files in the scope, best first; [] where nothing has a word of the question."""
+    wanted = _wanted(text, question)
+    if not wanted.words or len(wanted.whole) > _LONGEST:
+        return []
+    candidates = _exact_and_prefix(c, wanted.last)
+    candidates |= dict.fromkeys(_by_grams(c, wanted))
+    candidates |= dict.fromkeys(_in_named_folders(c, wanted))
+    return _rank(c, wanted, list(candidates), scope, limit)
+
+
+def _wanted(text: str, question: Question) -> _Wanted:
+    whole = fold.fold(" ".join(text.replace('"', " ").split())).strip("/ ")
+    if question.excluded:
+        whole = " ".join((*map(fold.fold, question.terms), *map(fold.fold, question.phrases)))
+    parts = (*question.terms, *(word for phrase in question.phrases for word in phrase.split()))
+    words = dict.fromkeys(piece for part in parts for piece in fold.fold(part).split("/") if piece)
+    return _Wanted(whole, whole.rsplit("/", 1)[-1], tuple(words), tuple(map(fold.fold, question.excluded)))
+
+
+# -- candidates ------------------------------------------------------------------------------------------------------
+
+
+def _exact_and_prefix(c: sqlite3.Connection, last: str) -> dict[int, None]:
+    """Names that are *last*, are it with an extension ("." to "/" in order of characters), or begin with it."""
+    if not last:
+        return {}
+    found: dict[int, None] = {}
+    for low, high in ((last, last + "\0"), (last + ".", last + "/"), (last, last + _AFTER_ALL)):
+        found |= {id_: None for id_, _ in c.execute(SQL["names_between"], (low, high, _CANDIDATES))}
+    return found
+
+
+def _by_grams(c: sqlite3.Connection, wanted: _Wanted) -> Iterable[int]:
+    words = sorted(wanted.words, key=len, reverse=True)[:_WORDS]
+    asked = [words] if len(words) > 1 else []  # all of them first: the look-ups of single words are cut
+    for some in (*asked, *([word] for word in words)):
+        for (id_,) in c.execute(SQL["names_by_grams"], (_match(some), _CANDIDATES)):
+            yield id_
+
+
+def _in_named_folders(c: sqlite3.Connection, wanted: _Wanted) -> Iterable[int]:
+    """Files right in folders whose names have a word of the question."""
+    words = sorted(wanted.words, key=len, reverse=True)[:_WORDS]
+    folders: dict[int, None] = {}
+    for some in ([words] if len(words) > 1 else []) + [[word] for word in words]:
+        folders |= {id_: None for (id_,) in c.execute(SQL["dirs_by_grams"], (_match(some), _FOLDERS))}
+    for (id_,) in c.execute(SQL["files_in_dirs"], (json.dumps(list(folders)[:_FOLDERS]), _CANDIDATES)):
+        yield id_
+
+
+def _match(words: Iterable[str]) -> str:
+    grams = dict.fromkeys(gram for word in words for gram in fold.grams_of(word))
+    return " AND ".join('"' + gram.replace('"', '""') + '"' for gram in grams)
+
+
+# -- ranking ---------------------------------------------------------------------------------------------------------
+
+
+def _rank(c: sqlite3.Connection, wanted: _Wanted, candidates: list[int], scope: Scope, limit: int) -> list[RankedName]:
+    keys = {id_: (dir_id, key) for id_, dir_id, key in c.execute(SQL["name_keys"], (json.dumps(candidates),))}
+    folders = _folder_keys(c, {dir_id for dir_id, _ in keys.values()})
+    scored: list[tuple[bool, float, int, int]] = []
+    for id_, (dir_id, key) in keys.items():
+        way = folders.get(dir_id, ())
+        if any(word in key for word in wanted.excluded):
+            continue
+        is_exact = _is_exact(wanted, key, way)
+        score = 1.0 if is_exact else _score(wanted, key, way)
+        if score >= _LEAST_SCORE:
+            scored.append((is_exact, score, len(key), id_))
+    scored.sort(key=lambda item: (not item[0], -item[1], item[2], item[3]))
+    return _visible(c, scored, scope, limit)
+
+
+def _folder_keys(c: sqlite3.Connection, dirs: set[int]) -> dict[int, tuple[str, ...]]:
+    """Folded folder names on the way to each folder, its own last; the root's own folder is not part of it."""
+    ways = paths.paths_of(c, dirs)
+    ids = sorted({int(id_) for way in ways.values() for id_ in way.ancestors})
+    keys = dict(c.execute(SQL["dir_keys"], (json.dumps(ids),)).fetchall())
+    return {dir_id: tuple(keys.get(id_, "") for id_ in reversed(way.ancestors[:-1])) for dir_id, way in ways.items()}
+
+
+def _is_exact(wanted: _Wanted, key: str, way: tuple[str, ...]) -> bool:
+    stem = key.removesuffix(f".{ext}") if (ext := fold.extension(key)) else key
+    if "/" not in wanted.whole:
+        return wanted.whole in {key, stem}
+    folder = "".join(f"/{name}" for name in way)
+    return any(f"{folder}/{name}".endswith(f"/{wanted.whole}") for name in (key, stem))
+
+
+def _score(wanted: _Wanted, key: str, way: tuple[str, ...]) -> float:
+    """How much of the question is in the name, or half as much in a folder's: mean over its words."""
+    total = 0.0
+    for word in wanted.words:
+        in_name = _word_score(word, key)
+        in_folder = _IN_FOLDER * max((_word_score(word, folder) for folder in way), default=0.0)
+        total += max(in_name, in_folder)
+    return total / len(wanted.words)
+
+
+def _word_score(word: str, key: str) -> float:
+    at = key.find(word)
+    if at < 0:
+        return 0.0
+    words = fold.words_of(key)
+    if word in words or word == key:
+        return _WHOLE_WORD
+    if len(word) < 3 and not fold.has_unspaced(word):
+        return 0.0  # "a" is in every name
+    while at >= 0:  # a question of several words ("2019-05") begins and ends where words do
+        before, after = key[at - 1 : at], key[at + len(word) : at + len(word) + 1]
+        starts = not before or not before.isalnum() or before.isdigit() != word[0].isdigit()
+        if starts:
+            return _WHOLE_WORD if not after.isalnum() else _WORD_START
+        at = key.find(word, at + 1)
+    return _INSIDE
+
+
+def _visible(
+    c: sqlite3.Connection, scored: list[tuple[bool, float, int, int]], scope: Scope, limit: int
+) -> list[RankedName]:
+    found: list[RankedName] = []
+    for at in range(0, len(scored), limit):
+        some = scored[at : at + limit]
+        admitted: dict[AssetId, FileLine] = {
+            line.asset: line for line in lines(c, "files_by_id", [id_ for *_, id_ in some], scope)
+        }
+        for is_exact, score, _, id_ in some:
+            if (line := admitted.get(AssetId(id_))) is not None:
+                found.append(RankedName(line.asset, line.content, score, is_exact))
+        if len(found) >= limit:
+            break
+    return found[:limit]
