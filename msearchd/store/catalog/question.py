@@ -44,18 +44,28 @@ class Question:
     phrases: tuple[str, ...] = ()
     #: Words or sequences that must not be there.
     excluded: tuple[str, ...] = ()
+    #: The whole question as a sentence, without quotes and exclusions: what a model is asked.
+    plain: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Question:
         """Read a question: "…" is a phrase, -word excludes; at most 16 in all. Never fails; it may be empty."""
         found: dict[str, dict[str, None]] = {"terms": {}, "phrases": {}, "excluded": {}}
+        plain: list[str] = []
         for piece in _PIECE.finditer(text):
             kind, words = _kind_of(piece)
+            if kind != "excluded":
+                plain.append(words)
             if _has_word(words) and sum(map(len, found.values())) < MAX_TERMS:
                 found[kind].setdefault(words)
         terms = tuple(found["terms"])
         telling = tuple(term for term in terms if fold.fold(term) not in STOP_WORDS)
-        return cls(telling if telling or found["phrases"] else terms, tuple(found["phrases"]), tuple(found["excluded"]))
+        return cls(
+            terms=telling if telling or found["phrases"] else terms,
+            phrases=tuple(found["phrases"]),
+            excluded=tuple(found["excluded"]),
+            plain=" ".join(plain),
+        )
 
     @property
     def is_empty(self) -> bool:
