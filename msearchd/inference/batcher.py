@@ -1,7 +1,7 @@
 """Gather passages of many files into windows, so that a worker's batches hold texts of like length.
 
-In: calls with some texts each. Out: their vectors in the order of the call. Calls are gathered while the worker computes;
-an idle worker gets a lone call at once, there is no timer. At most two windows are in flight.
+In: calls with some texts each. Out: their vectors in the order of the call. Calls are gathered while the worker
+computes; an idle worker gets a lone call at once, there is no timer. At most two windows are in flight.
 A worker that dies costs nobody a failure but the text that kills it: what was at work is sent again, then halved.
 """
 
@@ -78,7 +78,7 @@ class _Window:
 class Batcher:
     """Owned by one resident; all state is touched on the loop alone.
 
-    *restart* ends the worker (the next request starts a fresh one); *on_killed* hears of a worker that the kernel killed.
+    *restart* ends the worker (the next request starts a fresh one); *on_killed* hears of a worker that was killed.
     """
 
     def __init__(
@@ -124,19 +124,21 @@ class Batcher:
         return await call.done  # cancelled: the future is, and passages of a done call are dropped when met
 
     async def close(self) -> None:
-        """End windows in flight; their callers hear RetryLater."""
-        tasks = list(self._in_flight)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """End windows in flight; all callers hear RetryLater."""
         stopped = errors.RetryLater("the model is being stopped")
-        for passage in [*self._waiting, *(passage for window in self._isolated for passage in window.passages)]:
+        in_flight = [passage for window in self._in_flight.values() for passage in window.open_passages()]
+        isolated = [passage for window in self._isolated for passage in window.passages]
+        for passage in [*in_flight, *isolated, *self._waiting]:
             passage.call.fail(stopped)
         self._waiting.clear()
         self._isolated.clear()
         self._waiting_tokens = 0
+        tasks = list(self._in_flight)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    # -- sending --------------------------------------------------------------------------------------------------------
+    # -- sending -------------------------------------------------------------------------------------------------------
 
     def _pump_soon(self) -> None:
         # Not at once: callers that are ready in this tick of the loop share the first window.
@@ -184,7 +186,7 @@ class Batcher:
         while self._waiting and self._waiting[0].call.done.done():
             self._waiting_tokens -= self._waiting.popleft().cost
 
-    # -- one window -----------------------------------------------------------------------------------------------------
+    # -- one window ----------------------------------------------------------------------------------------------------
 
     async def _run(self, window: _Window) -> None:
         try:
@@ -199,9 +201,9 @@ class Batcher:
         except errors.MsearchError as error:
             for passage in window.open_passages():
                 passage.call.fail(error)
-        except BaseException:
+        except Exception as error:
             for passage in window.open_passages():
-                passage.call.fail(errors.RetryLater("the model is being stopped"))
+                passage.call.fail(errors.Bug(f"{type(error).__name__}: {error}"))
             raise
 
     def _take_frame(self, window: _Window, reply: Reply) -> None:
@@ -226,7 +228,7 @@ class Batcher:
                     window.passages[index].call.fail(_poison(window.passages[index], reason))
 
     def _after_shortage(self, passage: _Passage, reason: str) -> None:
-        """One text alone did not fit: once more in a fresh worker, then later (the machine is short, not the file bad)."""
+        """One text alone did not fit: once more in a fresh worker, then later (not the file is bad)."""
         passage.shortages += 1
         if passage.shortages == 1:
             self._isolated.append(_Window([passage], wants_fresh_worker=True))

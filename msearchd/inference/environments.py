@@ -26,7 +26,7 @@ def engine_folder(data_dir: Path, engine: str = "infinity") -> Path:
 
 
 def find_infinity_python(data_dir: Path | None = None) -> str:
-    """An interpreter that has infinity_emb: $MSEARCHD_INFINITY_PYTHON, the installed one, the checkout's, our own; or ''."""
+    """An interpreter with infinity_emb: $MSEARCHD_INFINITY_PYTHON, the installed one, the checkout's, ours; or ''."""
     if named := os.environ.get("MSEARCHD_INFINITY_PYTHON"):
         return named  # named by a person: if it is wrong, they should hear so from the start that fails
     places = [engine_folder(data_dir)] if data_dir else []

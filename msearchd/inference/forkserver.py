@@ -1,7 +1,8 @@
 """Fork servers: torch imported once, workers in a tenth of a second.
 
-A server is a child that imports an engine's modules, never runs an operation, and forks workers on request; the worker's
-socket and stderr travel to it as descriptors (SCM_RIGHTS). It dies with the daemon and ends after a while without workers.
+A server is a child that imports an engine's modules, never runs an operation, and forks workers on request; the
+worker's socket and stderr travel to it as descriptors (SCM_RIGHTS). It dies with the daemon and ends after a while
+without workers.
 Where forking is not safe (not Linux, a library started threads) or the server fails, workers are started by exec.
 """
 
@@ -26,6 +27,7 @@ from msearchd.inference.worker.engines import PRELOADS
 log = structlog.get_logger(__name__)
 
 _SERVER_MODULE = "msearchd.inference.worker.fork_main"
+#: The imports stay in memory this long after the last worker has ended.
 _IDLE_S = 60.0
 _FOREVER_S = 10 * 365 * 86400.0
 _FORK_DEADLINE_S = 5.0
@@ -71,7 +73,7 @@ class ForkServer:
             python=choice.python,
             env=env,
             limits=limits,
-            start={"preload": preload, "idle_s": _IDLE_S},
+            start={"preload": preload},
             ready_deadline_s=300.0,
             stop_grace_s=0.5,
         )
@@ -79,6 +81,8 @@ class ForkServer:
         self._descriptors: socket.socket | None = None
         self._one_at_a_time = asyncio.Lock()
         self._forks: set[asyncio.Task[None]] = set()
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._ending: asyncio.Task[None] | None = None
 
     async def start(self, spec: ChildSpec) -> Child:
         """Fork a worker of *spec*; by exec where the server cannot. Raises what Child.start raises."""
@@ -92,6 +96,9 @@ class ForkServer:
 
     async def close(self) -> None:
         """End the server."""
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        await asyncio.gather(*([self._ending] if self._ending else []), return_exceptions=True)
         await self._kept.stop()
         if self._descriptors is not None:
             self._descriptors.close()
@@ -129,7 +136,7 @@ class ForkServer:
                 process = ForkedProcess(server, await _reader(read_end))
                 task = asyncio.create_task(process.follow(), name="forked-worker")
                 self._forks.add(task)
-                task.add_done_callback(self._forks.discard)
+                task.add_done_callback(self._worker_ended)
                 await process.forked(deadline_s=_FORK_DEADLINE_S)
             except BaseException as error:
                 ours.close()
@@ -141,6 +148,22 @@ class ForkServer:
                 theirs.close()
                 os.close(write_end)
             return process, ours
+
+    def _worker_ended(self, task: asyncio.Task[None]) -> None:
+        self._forks.discard(task)
+        loop = asyncio.get_running_loop()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        self._idle_timer = loop.call_later(_IDLE_S, self._end_soon)
+
+    def _end_soon(self) -> None:
+        self._idle_timer = None
+        self._ending = asyncio.create_task(self._end_if_idle(), name="idle-forkserver")
+
+    async def _end_if_idle(self) -> None:
+        async with self._one_at_a_time:  # no fork begins meanwhile
+            if not self._forks and self._kept.child is not None:
+                await self._kept.release()
 
 
 class ForkedProcess:

@@ -32,7 +32,8 @@ log = structlog.get_logger(__name__)
 #: Part of the memory that is free without us which models may use; the rest is for activations and everybody else.
 _MEMORY_SHARE = 0.8
 #: How long a model waits for busy ones to make room before its caller is told to come back.
-_ROOM_WAIT_S = 0.2
+_ROOM_WAIT_S = 1.0
+_ROOM_LOOK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class Pool:
         self._is_closed = False
 
     async def space(self, model: ModelKey) -> Space:
-        """The vector space of *model*. Loads it only if its files do not tell. Raises Misconfigured with the line to type."""
+        """The vector space of *model*; loads it only if its files do not tell. Raises Misconfigured."""
         return await (await self._model(model)).space()
 
     async def embed(
@@ -90,8 +91,9 @@ class Pool:
         """Embed *texts*: float32[len(texts), dim], L2-normalised, in the order of *texts*. Loads the model if need be.
 
         Lone surrogates are replaced by "?". Interactive calls overtake bulk ones between two batches.
-        Raises Misconfigured (weights, package, setting), BadAsset (one text kills its worker or cannot be tokenised: it names
-        the index), RetryLater (worker restarting, memory short), DeadlineExpired. Cancelled, what was not sent is dropped.
+        Raises Misconfigured (weights, package, setting), BadAsset (one text kills its worker or cannot be tokenised: it
+        names the index), RetryLater (worker restarting, memory short), DeadlineExpired. Cancelled, what was not sent is
+        dropped.
         """
         loaded = await self._model(model)
         if not texts:
@@ -149,9 +151,10 @@ class Pool:
         used = sum(model.resident_bytes for model in loaded) / 2**30
         busy = sum(model.state == "busy" for model in loaded)
         waiting = sum(model.waiting for model in loaded)
-        return f"<Pool {len(loaded)} loaded ({busy} busy) | {waiting} waiting | {used:.1f}/{status.budget_bytes / 2**30:.1f} GiB>"
+        budget = status.budget_bytes / 2**30
+        return f"<Pool {len(loaded)} loaded ({busy} busy) | {waiting} waiting | {used:.1f}/{budget:.1f} GiB>"
 
-    # -- inside ---------------------------------------------------------------------------------------------------------
+    # -- inside --------------------------------------------------------------------------------------------------------
 
     async def _model(self, key: ModelKey) -> LoadedModel:
         if self._is_closed:
@@ -179,17 +182,20 @@ class Pool:
 
     async def _make_room(self, wanted: LoadedModel) -> None:
         """Unload idle models until *wanted* fits. Raises DoesNotFit, or RetryLater where only busy ones are left."""
-        if wanted.is_loaded:
-            return
-        residents = [loaded.as_resident() for loaded in self._models.values() if loaded.is_loaded]
-        need = wanted.as_resident().size_bytes
-        plan = plan_residency(residents, wanted.spec.key, need_bytes=need, budget_bytes=self._budget())
-        for key in plan.unload:
-            log.info("model unloaded", model=key, reason=f"{wanted.spec.key} needs its memory")
-            await self._models[key].unload()
-        if not plan.is_enough:
-            message = f"model {wanted.spec.key!r} waits for the memory of models at work"
-            raise errors.RetryLater(message, after_s=_ROOM_WAIT_S)
+        give_up_at = time.monotonic() + _ROOM_WAIT_S
+        while not wanted.is_loaded:
+            residents = [loaded.as_resident() for loaded in self._models.values() if loaded.is_loaded]
+            need = wanted.as_resident().size_bytes
+            plan = plan_residency(residents, wanted.spec.key, need_bytes=need, budget_bytes=self._budget())
+            for key in plan.unload:
+                log.info("model unloaded", model=key, reason=f"{wanted.spec.key} needs its memory")
+                await self._models[key].unload()
+            if plan.is_enough:
+                return
+            if time.monotonic() > give_up_at:
+                message = f"model {wanted.spec.key!r} waits for the memory of models at work"
+                raise errors.RetryLater(message, after_s=_ROOM_WAIT_S)
+            await asyncio.sleep(_ROOM_LOOK_S)
 
     def _budget(self) -> int:
         if self._budget_bytes is not None:

@@ -41,7 +41,8 @@ def plan_residency(
 ) -> ResidencyPlan:
     """Say which idle models of *device* to unload so that *wanted* fits in *budget_bytes*, least recently used first.
 
-    Never names a model in use or pinned, nor one more than needed. Raises DoesNotFit if even an empty device is too small.
+    Never names a model in use or pinned, nor one more than needed.
+    Raises DoesNotFit if even an empty device is too small.
     """
     if need_bytes > budget_bytes:
         message = (

@@ -1,7 +1,7 @@
 """One model of the pool: its worker, its engine choice, its batcher, its figures.
 
-In: texts with a lane. Out: vectors. Loads on first use; where engine "auto" meets an engine that is not usable, the next
-one is tried. Never touches another model.
+In: texts with a lane. Out: vectors. Loads on first use; where engine "auto" meets an engine that is not usable, the
+next one is tried. Never touches another model.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class LoadedModel:
         self.last_used_s = time.monotonic()
         self.is_pinned = False
 
-    # -- use ------------------------------------------------------------------------------------------------------------
+    # -- use -----------------------------------------------------------------------------------------------------------
 
     async def ready(self) -> Mapping[str, Any]:
         """Facts of the loaded model. Raises Misconfigured, or RetryLater where it cannot start now."""
@@ -124,7 +124,7 @@ class LoadedModel:
         await self._batcher.close()
         await self._worker.stop()
 
-    # -- figures --------------------------------------------------------------------------------------------------------
+    # -- figures -------------------------------------------------------------------------------------------------------
 
     @property
     def is_loaded(self) -> bool:
@@ -183,7 +183,7 @@ class LoadedModel:
             reason=self._failure[1].sentence() if failed and self._failure else "",
         )
 
-    # -- inside ---------------------------------------------------------------------------------------------------------
+    # -- inside --------------------------------------------------------------------------------------------------------
 
     def _make_worker(self) -> WorkerProcess:
         choice = self.spec.engines[self._choice]
@@ -222,11 +222,11 @@ class LoadedModel:
 
     def _accept(self, child: Child) -> Mapping[str, Any]:
         if child.facts is not self._facts:
-            self._facts, self._failure = child.facts, None
-            card = self.spec.card
-            if card is not None and card.dim is not None and card.dim != child.facts["dim"]:
-                message = f"the files of {self.spec.key!r} promise vectors of {card.dim} numbers and it makes {child.facts['dim']}"
+            promised = self.spec.card.dim if self.spec.card is not None else None
+            if promised is not None and promised != child.facts["dim"]:
+                message = f"{self.spec.key!r} promises vectors of {promised} numbers and makes {child.facts['dim']}"
                 raise errors.Misconfigured(message, key=f"model:{self.spec.key}", hint="fetch the model again")
+            self._facts, self._failure = child.facts, None
         return self._facts
 
     async def _send_bulk(self, args: Mapping[str, Any]) -> AsyncGenerator[Reply, None]:

@@ -1,6 +1,7 @@
 """Turn a model's settings into what a worker needs: engine and interpreter, weights, start arguments, environment.
 
-In: EmbeddingModel and InferenceSettings. Out: ModelSpec, a value. Looks at the disk (call it off the loop), starts nothing.
+In: EmbeddingModel and InferenceSettings. Out: ModelSpec, a value.
+Looks at the disk (call it off the loop), starts nothing.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class ModelSpec:
 
     @property
     def predicted_bytes(self) -> int:
-        """Memory of the loaded worker before it was measured: weights and activations (x1.2), libraries (450 MiB measured)."""
+        """Memory of the worker before it is measured: weights and activations (x1.2), libraries (450 MiB measured)."""
         return int((self.card.weight_bytes if self.card else 0) * 1.2) + 450 * 1024**2
 
     def space(self, dim: int, fingerprint: str = "") -> Space:

@@ -60,11 +60,11 @@ class ModelCard:
     weight_bytes: int
 
 
-# -- finding ------------------------------------------------------------------------------------------------------------
+# -- finding -----------------------------------------------------------------------------------------------------------
 
 
 def find_weights(source: str, *, revision: str = "") -> Weights | None:
-    """Look for *source* as a local folder, in the hub's cache, then in installed weights packages; None if it is nowhere.
+    """Look for *source* as a local folder, in the hub's cache, in installed weights packages; None if it is nowhere.
 
     Raises Misconfigured where *source* is plainly a path and no usable model lies there.
     """
@@ -154,7 +154,7 @@ def _missing_shards(folder: Path) -> list[str]:
     return []
 
 
-# -- describing ---------------------------------------------------------------------------------------------------------
+# -- describing --------------------------------------------------------------------------------------------------------
 
 
 def describe(
@@ -168,10 +168,10 @@ def describe(
 ) -> ModelCard:
     """Read the card of the model in *folder*: about a megabyte of every weights file, all of its small files.
 
-    An empty prompt takes the model's own (config_sentence_transformers.json). dtype "auto" takes what the checkpoint says.
-    The fingerprint covers weights, configuration, tokenizer, pooling, number format, the passage prompt, the token limit
-    and *chunking*: all that shapes a stored vector. It does not cover the question's prompt, the engine, the device or
-    the name, so the same bytes found elsewhere, or asked in other words, are the same space.
+    An empty prompt takes the model's own (config_sentence_transformers.json); dtype "auto" what the checkpoint says.
+    The fingerprint covers weights, configuration, tokenizer, pooling, number format, the passage prompt, the token
+    limit and *chunking*: all that shapes a stored vector. It does not cover the question's prompt, the engine, the
+    device or the name, so the same bytes found elsewhere, or asked in other words, are the same space.
     """
     config = _json(folder / "config.json")
     own = _own_prompts(_json(folder / "config_sentence_transformers.json"))

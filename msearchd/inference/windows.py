@@ -1,7 +1,7 @@
 """Which waiting passages travel together, and what to do with them when their worker dies. Pure.
 
-In: passages in order of arrival, what is in flight, what was answered. Out: windows (one request each), the next step for
-the passages that were at work in a crash. Never drops a passage, never sends one twice at a time.
+In: passages in order of arrival, what is in flight, what was answered. Out: windows (one request each), the next step
+for the passages that were at work in a crash. Never drops a passage, never sends one twice at a time.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-#: Windows in flight at a time: one computes, one is tokenised meanwhile. More would only grow what a query waits behind.
+#: Windows in flight at a time: one computes, one is tokenised meanwhile. More would only be lost in a crash.
 MAX_IN_FLIGHT = 2
 #: Batches' worth of passages in one window: enough to sort by length, few enough that a crash repeats little.
 BATCHES_PER_WINDOW = 16

@@ -1,7 +1,7 @@
 """One model's worker as the daemon sees it: started on first use, watched while it works, restarted with back-off.
 
-In: requests. Out: their frames. A frame must come at least every `batch_timeout_s` while anything is asked for: the wire
-sends one per batch, so that is the time limit of a batch; beyond it the worker hangs and is killed.
+In: requests. Out: their frames. A frame must come at least every `batch_timeout_s` while anything is asked for: there
+is one per batch, so that is the time limit of a batch; beyond it the worker hangs and is killed.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import Any
 import structlog
 
 from msearchd import errors
-from msearchd.aio.child import Child, ChildSpec, DeadlineExpired, KeptChild, LinkLost, Reply
-from msearchd.aio.child import Starter as Starter
+from msearchd.aio.child import Child, ChildSpec, DeadlineExpired, KeptChild, LinkLost, Reply, Starter
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +67,7 @@ class WorkerProcess:
                 return child
             if self._loading is None or self._loading.done():
                 self._loading = asyncio.create_task(self._kept.ready(), name=f"load:{self._kept.spec.name}")
-                # Its error reaches those who wait; where nobody does any more, it is not lost but met again at the next call.
+                # Its error reaches those who wait; where nobody does any more, the next call meets it again.
                 self._loading.add_done_callback(lambda task: None if task.cancelled() else task.exception())
             try:
                 return await asyncio.shield(self._loading)

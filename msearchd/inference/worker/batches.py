@@ -1,7 +1,7 @@
 """Which texts go into one forward pass, and what to do when one fails. Pure: values in, values out.
 
-In: token lengths, a budget of padded tokens. Out: batches of alike lengths, longest first; after a failure their halves,
-down to the one item that is to blame. Never loses or doubles an item.
+In: token lengths, a budget of padded tokens. Out: batches of alike lengths, longest first; after a failure their
+halves, down to the one item that is to blame. Never loses or doubles an item.
 Numbers: sorted batches of 2048 padded tokens were 1.13 x sorted batches of 32 texts on a CPU, unsorted ones 0.37 x.
 """
 
@@ -84,7 +84,7 @@ def starting_budget(tokens: int, *, first_tokens: int = 0, is_cpu: bool) -> Budg
 def plan(lengths: Sequence[int], *, budget_tokens: int, max_width: int) -> list[Batch]:
     """Pack texts of these lengths (tokens) into batches of at most *budget_tokens*, or of one text where it is longer.
 
-    Every index is in exactly one batch. Widths are multiples of 16, but never beyond *max_width* for a text that fits it.
+    Every index is in exactly one batch. Widths are multiples of 16, never beyond *max_width* for a text that fits it.
     """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     batches: list[Batch] = []
@@ -113,7 +113,7 @@ def halves(batch: Batch, lengths: Sequence[int], *, max_width: int) -> tuple[Bat
 
 
 def is_shortage(error: BaseException) -> bool:
-    """True for the faces of "not enough memory" that arrive as exceptions (the fourth is SIGKILL, seen by the parent)."""
+    """True for the faces of "not enough memory" that are exceptions (the fourth is SIGKILL, seen by the parent)."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error).lower()

@@ -1,4 +1,4 @@
-"""Child side of the fork server: import, then fork on request. One thread, no operation, no device.
+"""Child side of the fork server: import, then fork on request. One thread, no operation, no device. The parent ends it.
 
 In: requests {"op": "fork"}, each with two descriptors on the second socket: the worker's wire and its stderr.
 Out: {"pid"} when it runs, {"status"} when it has ended (negative: the signal).
@@ -13,7 +13,6 @@ import os
 import select
 import signal
 import socket
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,7 +23,7 @@ _WORKER_MODULE = "msearchd.inference.worker.main"
 
 
 def main(sock: socket.socket, start: Mapping[str, Any]) -> None:
-    """Import what *start* names, then serve until the parent goes or nothing was asked for a while."""
+    """Import what *start* names, then serve until the parent goes."""
     for name in start["preload"]:
         # What cannot be imported here fails in the worker, which says what to type.
         with contextlib.suppress(Exception):
@@ -34,7 +33,7 @@ def main(sock: socket.socket, start: Mapping[str, Any]) -> None:
     threads = _threads()
     facts = {"can_fork": threads == 1, "threads": threads}
     wire.send_frame(sock, {"id": 0, "ok": True, "more": False, "args": facts})
-    _Server(sock, socket.socket(fileno=start["descriptors"]), idle_s=start["idle_s"]).run()
+    _Server(sock, socket.socket(fileno=start["descriptors"])).run()
 
 
 def _threads() -> int:
@@ -46,10 +45,9 @@ def _threads() -> int:
 
 
 class _Server:
-    def __init__(self, sock: socket.socket, descriptors: socket.socket, *, idle_s: float) -> None:
+    def __init__(self, sock: socket.socket, descriptors: socket.socket) -> None:
         self._sock = sock
         self._descriptors = descriptors
-        self._idle_s = idle_s
         self._workers: dict[int, int] = {}  # process id -> request that asked for it
         self._parent = os.getpid()
         # A signal that arrives before the wait begins still ends it: it leaves a byte here.
@@ -61,9 +59,8 @@ class _Server:
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def run(self) -> None:
-        idle_since = time.monotonic()
         while True:
-            readable, _, _ = select.select([self._sock, self._woken], [], [], self._idle_s)
+            readable, _, _ = select.select([self._sock, self._woken], [], [])
             if self._woken in readable:
                 with contextlib.suppress(BlockingIOError):
                     self._woken.recv(4096)
@@ -75,10 +72,6 @@ class _Server:
                     return
                 if header["op"] == "fork":
                     self._fork(header["id"])
-            if self._workers or readable:
-                idle_since = time.monotonic()
-            elif time.monotonic() - idle_since >= self._idle_s:
-                return
 
     def _fork(self, request: int) -> None:
         _, fds, _, _ = socket.recv_fds(self._descriptors, 16, 2)

@@ -1,7 +1,7 @@
 """A model worker: load one model, warm it up, embed what the parent sends, one planned batch at a time.
 
 In: requests {"op": "embed", "texts": [...], "role": "query"|"document"}. Out: a stream of frames:
-    {"plan": [[index, ...], ...]}           which texts share a batch, in order: if we die, the first open batch was at work
+    {"plan": [[index, ...], ...]}           which texts share a batch, in order: the first open one is at work
     {"rows": [index, ...]} + float32 rows   one batch, as soon as it is done, in the order of its indices
     {"rows": [...], "failed": "poison" | "memory", "reason": str}   texts that cannot be embedded here
 and a closing frame. Interactive requests pass between two batches; tokenising runs ahead on a thread of its own.
@@ -113,7 +113,7 @@ class Worker:
         self._tokens = 0
 
     def warm_up(self) -> None:
-        """One short and one full batch: kernels are built and memory is touched before the first request waits for it."""
+        """One short and one full batch: kernels are built and memory is touched before anybody waits for it."""
         short = self._engine.prepare([_PROBE], role="query")
         self._engine.embed(short, [0], width=batches.padded_width(short.lengths[0], max_width=self._loaded.max_tokens))
         width = min(self._loaded.max_tokens, 128)
@@ -202,7 +202,7 @@ class Worker:
         return caught.with_traceback(None)
 
     def _failure(self, batch: batches.Batch, error: BaseException) -> serve.Answer:
-        """Say which text failed and why. Ends the process where the device is broken, not the text: a new one may work."""
+        """Say which text failed and why. Ends the process where the device is broken: a new one may work."""
         reason = f"{type(error).__name__}: {error}"
         if batches.is_shortage(error):
             return serve.Answer({"rows": list(batch.items), "failed": "memory", "reason": reason})

@@ -39,7 +39,7 @@ class EngineFacts:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Texts ready for the device: one opaque item and its length in tokens for each. `role` is "query" or "document"."""
+    """Texts ready for the device: an opaque item and its length in tokens for each; role "query" or "document"."""
 
     items: Sequence[Any]
     lengths: Sequence[int]

@@ -1,9 +1,9 @@
 """infinity-emb 0.0.78, Python-native: AsyncEmbeddingEngine, hardened, fed one planned batch a call.
 
-Its own batching is first-in first-out by item count, and any exception in one of its threads kills that thread for good
-and leaves every caller waiting for ever (measured; inference research §2.3). So exceptions travel as values through its
-pipeline, and batches are planned by us (1.55 x its own batching). Runs in its own environment (numpy<2, transformers 4),
-and shimmed beside transformers 5.
+Its own batching is first-in first-out by item count, and any exception in one of its threads kills that thread for
+good and leaves every caller waiting for ever (measured). So exceptions travel as values through its pipeline, and
+batches are planned by us (1.55 x its own batching). Runs in its own environment (numpy<2, transformers 4), and shimmed
+beside transformers 5.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class InfinityEngine:
                 )
             )
             replicas = self._engine._model_replicas  # noqa: SLF001 - there is no other way to reach the model
-            self._limit = self._prepare_replicas(replicas, order, device=device)
+            self._limit = self._prepare_replicas(replicas, order)
             harden(replicas)
             self._prompts = {"query": order.query_prompt, "document": order.document_prompt}
             self._loop.run_until_complete(self._engine.astart())
@@ -101,7 +101,7 @@ class InfinityEngine:
             self._loop.run_until_complete(self._engine.astop())
         self._loop.close()
 
-    def _prepare_replicas(self, replicas: Sequence[Any], order: LoadOrder, *, device: str) -> int:
+    def _prepare_replicas(self, replicas: Sequence[Any], order: LoadOrder) -> int:
         """Set the token limit, bucketed padding and the length counter; return the limit."""
         from tokenizers import Tokenizer
 

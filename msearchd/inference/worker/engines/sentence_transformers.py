@@ -1,8 +1,8 @@
 """sentence-transformers 6 in this process: its modules, our tokenising and batching.
 
 `encode()` sorts, pads and converts once more than we need, so the model's own modules are called with batches that are
-tokenised already; the vectors are encode()'s (a contract test compares). Models that tokenise in a way of their own (chat
-templates, routers, slow tokenizers) go through the model's preprocess, one planned batch a call.
+tokenised already; the vectors are encode()'s (a contract test compares). Models that tokenise in a way of their own
+(chat templates, routers, slow tokenizers) go through the model's preprocess, one planned batch a call.
 Never fetches anything; never runs a repository's own code.
 """
 
@@ -106,7 +106,7 @@ class _FastTokens:
         from tokenizers import Tokenizer
 
         tokenizer = model.tokenizer
-        # A copy: the library changes truncation and padding of its own one on every call, which another thread must not meet.
+        # A copy: the library changes truncation and padding of its own on every call; no other thread must meet that.
         self._tokenizer = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length=limit, direction=tokenizer.truncation_side)
@@ -141,9 +141,9 @@ class _FastTokens:
         import numpy as np
         import torch
 
-        ids = np.full((len(items), width), self._pad_id, dtype=np.int64)
-        mask = np.zeros((len(items), width), dtype=np.int64)
-        types = np.zeros((len(items), width), dtype=np.int64) if self._has_types else None
+        ids: Any = np.full((len(items), width), self._pad_id, dtype=np.int64)
+        mask: Any = np.zeros((len(items), width), dtype=np.int64)
+        types: Any = np.zeros((len(items), width), dtype=np.int64) if self._has_types else None
         for row, index in enumerate(items):
             tokens, kinds = prepared.items[index]
             place = slice(width - len(tokens), width) if self._pads_left else slice(0, len(tokens))
