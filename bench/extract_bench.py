@@ -27,7 +27,21 @@ from msearchd.media.client import Extractors
 from msearchd.media.registry import Structure
 from msearchd.settings.model import ExtractSettings
 
-_WORDS = "the ferry storm harbour lamp orchard walnut glacier survey mirror dome violin spruce river gauge tide".split()
+_WORDS = (
+    "the",
+    "ferry",
+    "storm",
+    "harbour",
+    "lamp",
+    "orchard",
+    "walnut",
+    "glacier",
+    "survey",
+    "mirror",
+    "violin",
+    "river",
+    "tide",
+)
 _ROUNDS = 5
 
 

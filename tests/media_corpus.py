@@ -243,6 +243,13 @@ def _documents() -> list[CorpusFile]:
             ("silver reeds",),
         ),
         CorpusFile(
+            "talk.odp",
+            odp(("Tidal power", "Turbines turn with every tide of the strait.")),
+            "odp",
+            "document",
+            ("Turbines turn",),
+        ),
+        CorpusFile(
             "novel.epub",
             epub(
                 "The Cartographer",
@@ -519,21 +526,31 @@ def pptx(texts: tuple[str, ...]) -> bytes:
 
 def odt(paragraphs: tuple[str, ...]) -> bytes:
     """An OpenDocument text."""
-    mime = "application/vnd.oasis.opendocument.text"
-    office = "urn:oasis:names:tc:opendocument:xmlns:office:1.0"
     body = "".join(f"<text:p>{text}</text:p>" for text in paragraphs)
-    return zip_of(
-        {
-            "mimetype": mime,
-            "META-INF/manifest.xml": f'{_XML}<manifest:manifest xmlns:manifest="urn:oasis:names:tc:opendocument:xmlns:manifest:1.0">'
-            f'<manifest:file-entry manifest:full-path="/" manifest:media-type="{mime}"/><manifest:file-entry '
-            f'manifest:full-path="content.xml" manifest:media-type="text/xml"/></manifest:manifest>',
-            "content.xml": f'{_XML}<office:document-content xmlns:office="{office}" '
-            f'xmlns:text="urn:oasis:names:tc:opendocument:xmlns:text:1.0" office:version="1.2"><office:body><office:text>{body}'
-            f"</office:text></office:body></office:document-content>",
-        },
-        stored_first=True,
+    return _open_document("text", f"<office:text>{body}</office:text>")
+
+
+def odp(slides: tuple[str, ...]) -> bytes:
+    """An OpenDocument presentation, one slide per text."""
+    pages = "".join(
+        f'<draw:page draw:name="{i}"><draw:frame><draw:text-box><text:p>{text}</text:p></draw:text-box></draw:frame></draw:page>'
+        for i, text in enumerate(slides, 1)
     )
+    return _open_document("presentation", f"<office:presentation>{pages}</office:presentation>")
+
+
+def _open_document(kind: str, body: str) -> bytes:
+    mime = f"application/vnd.oasis.opendocument.{kind}"
+    space = "urn:oasis:names:tc:opendocument:xmlns"
+    files: dict[str, str | bytes] = {
+        "mimetype": mime,
+        "META-INF/manifest.xml": f'{_XML}<manifest:manifest xmlns:manifest="{space}:manifest:1.0"><manifest:file-entry '
+        f'manifest:full-path="/" manifest:media-type="{mime}"/><manifest:file-entry manifest:full-path="content.xml" '
+        f'manifest:media-type="text/xml"/></manifest:manifest>',
+        "content.xml": f'{_XML}<office:document-content xmlns:office="{space}:office:1.0" xmlns:text="{space}:text:1.0" '
+        f'xmlns:draw="{space}:drawing:1.0" office:version="1.2"><office:body>{body}</office:body></office:document-content>',
+    }
+    return zip_of(files, stored_first=True)
 
 
 def epub(title: str, author: str, chapters: tuple[str, ...]) -> bytes:
@@ -683,7 +700,7 @@ def photo(text: str) -> bytes:
 # -- files that want to do harm -------------------------------------------------------------------------------------------
 
 
-def png_bomb(*, side: int = 60_000) -> bytes:
+def png_bomb(*, side: int = 24_000) -> bytes:
     """A small PNG that says it is *side* x *side* pixels; its data inflates to all of them."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:

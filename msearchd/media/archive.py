@@ -66,6 +66,17 @@ def refuse_bomb(source: Source, *, max_bytes: int) -> None:
         raise errors.BadAsset(message)
 
 
+def member(source: Source, name: str) -> bytes:
+    """The unpacked bytes of member *name* of a zip whose sizes `refuse_bomb` has accepted. Raises BadAsset."""
+    with source.stream() as stream:
+        try:
+            with zipfile.ZipFile(stream) as opened:
+                return opened.read(name)  # never more than its directory entry says
+        except (*_BROKEN, OSError, RuntimeError) as error:
+            message = f"its part {name} cannot be read: {str(error) or type(error).__name__}"
+            raise errors.BadAsset(message) from error
+
+
 def _listing(names: Callable[[IO[bytes]], Iterator[tuple[str, int]]], source: Source) -> Reading:
     found: list[str] = []
     total, note = 0, ""

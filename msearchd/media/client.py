@@ -162,18 +162,14 @@ class Extractors:
     # -- frames -------------------------------------------------------------------------------------------------------
 
     async def _identify(self, op: str, path: bytes) -> tuple[Identified, Extraction | None]:
-        segments: list[Segment] = []
-        head: Mapping[str, Any] = {}
         last: Mapping[str, Any] = {}
         async with self._frames(op, {"path": path}, urgency=_IDENTIFY) as frames:
             async for frame in frames:
-                if "identified" in frame:
-                    head = frame
-                elif "segments" in frame:
-                    segments += shapes.segments_from_wire(frame["segments"])
-                    last = frame
-        found = shapes.identified_from_wire(head["identified"])
-        return found, shapes.extraction_from_wire(segments, last) if head["has_extraction"] else None
+                last = frame
+        found = shapes.identified_from_wire(last["identified"])
+        if "metadata" not in last:
+            return found, None
+        return found, shapes.extraction_from_wire(shapes.segments_from_wire(last["segments"]), last)
 
     async def _one_frame(self, op: str, args: Mapping[str, Any]) -> Mapping[str, Any]:
         async with self._frames(op, args, urgency=_OCR) as frames:

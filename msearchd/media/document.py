@@ -12,7 +12,8 @@ from typing import Any, Final
 from msearchd import errors
 from msearchd.media import archive
 from msearchd.media.extractor import MAX_DOCUMENT_BYTES, Reading, ReadRules
-from msearchd.media.parser import Parsed, parse
+from msearchd.media.markup import stripped
+from msearchd.media.parser import ENCRYPTED, Parsed, parse
 from msearchd.media.registry import FileType
 from msearchd.media.source import Source
 from msearchd.media.text import clean
@@ -22,6 +23,7 @@ _MIN_PAGE_LETTERS: Final = 16
 _LETTER: Final = re.compile(r"\w")
 #: Zip-based documents whose members unpack to more are bombs or nothing that a person reads.
 _MAX_UNPACKED_BYTES: Final = 1024**3
+_OLE: Final = b"\xd0\xcf\x11\xe0"
 _ZIPPED: Final = frozenset({"docx", "xlsx", "pptx", "odt", "ods", "odp", "epub"})
 
 
@@ -31,12 +33,16 @@ def read(source: Source, kind: FileType, rules: ReadRules) -> Reading:
     """
     if source.size > MAX_DOCUMENT_BYTES:
         return Reading(note=f"larger than {MAX_DOCUMENT_BYTES // 1024**2} MB: found by name only")
+    if source.read(4) == _OLE[:4] and kind.label in _ZIPPED:  # Office wraps what it encrypts (MS-OFFCRYPTO 2.3)
+        return Reading(metadata={"encrypted": True}, note=ENCRYPTED)
     if kind.label in _ZIPPED:
         archive.refuse_bomb(source, max_bytes=_MAX_UNPACKED_BYTES)
+    if kind.label == "odp":
+        return Reading(stripped(archive.member(source, "content.xml").decode("utf-8", "replace")))
     try:
         parsed = parse(source.read(MAX_DOCUMENT_BYTES), mime=kind.mime)
     except errors.BadAsset as error:
-        if "encrypted" in str(error):
+        if str(error) == ENCRYPTED:
             return Reading(metadata={"encrypted": True}, note=error.sentence())
         raise
     metadata = {**_facts(parsed.metadata), "page_count": parsed.page_count}

@@ -17,9 +17,8 @@ from msearchd.media.source import Source
 
 #: Below it PP-OCR reads texture as letters: a guess, see tests/integration/test_media_ocr.py.
 _MIN_CONFIDENCE: Final = 0.6
-#: Longer side of what the detector sees. PP-OCR was trained on about 1,000; more finds smaller print and costs
-#: squarely.
-_MAX_SIDE: Final = 2400
+#: Longer side of what the models see: rapidocr's own limit, so it is scaled once. A4 at 200 dpi loses little by it.
+_MAX_SIDE: Final = 2000
 _PAGE_DPI: Final = 200
 
 Box = Sequence[Sequence[float]]  # four corners (x, y), clockwise from the upper left

@@ -9,9 +9,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from msearchd import errors
+
+#: The sentence for documents that ask for a password; callers turn it into a note.
+ENCRYPTED: Final = "it is encrypted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,6 @@ def _translated(error: Exception) -> errors.BadAsset:
     said = " ".join(str(error).split())[:300]
     lowered = said.lower()
     if "password" in lowered or "encrypted" in lowered:
-        return errors.BadAsset("it is encrypted", hint="save it without a password to make its text searchable")
+        return errors.BadAsset(ENCRYPTED, hint="save it without a password to make its text searchable")
     message = f"the parser cannot read it: {said}"
     return errors.BadAsset(message)

@@ -159,7 +159,7 @@ TYPES: Final[tuple[FileType, ...]] = (
     _document("ppt", "application/vnd.ms-powerpoint", ".ppt .pps"),
     _document("odt", f"{_OPEN}.text", ".odt"),
     _document("ods", f"{_OPEN}.spreadsheet", ".ods"),
-    _unread(Modality.DOCUMENT, "odp", f"{_OPEN}.presentation", ".odp"),
+    _document("odp", f"{_OPEN}.presentation", ".odp"),
     _document("epub", "application/epub+zip", ".epub"),
     _document("rtf", "application/rtf", ".rtf"),
     _document("outlook", "application/vnd.ms-outlook", ".msg"),

@@ -49,8 +49,22 @@ def extraction_to_wire(extraction: Extraction) -> Iterator[dict[str, Any]]:
         if chars >= _FRAME_CHARS:
             yield segments_to_wire(portion)
             portion, chars = [], 0
-    yield {
-        **segments_to_wire(portion),
+    yield _last_frame(portion, extraction)
+
+
+def whole_extraction_to_wire(extraction: Extraction) -> dict[str, Any]:
+    """*extraction* in one frame; for small ones."""
+    return _last_frame(extraction.segments, extraction)
+
+
+def is_last(frame: Mapping[str, Any]) -> bool:
+    """True where *frame* ends an answer."""
+    return not frame.keys().isdisjoint({"identified", "metadata", "changed"})
+
+
+def _last_frame(segments: Iterable[Segment], extraction: Extraction) -> dict[str, Any]:
+    return {
+        **segments_to_wire(segments),
         "metadata": extraction.metadata,
         "ocr_pages": list(extraction.ocr_pages),
         "wants_ocr": extraction.wants_ocr,

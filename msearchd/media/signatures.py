@@ -52,6 +52,13 @@ _MIMETYPES: Final = {
     b"application/vnd.oasis.opendocument.spreadsheet": "ods",
     b"application/vnd.oasis.opendocument.presentation": "odp",
 }
+_STREAMS: Final = {
+    "WordDocument": "doc",
+    "PowerPoint Document": "ppt",
+    "__substg1.0_": "outlook",
+    "Workbook": "xls",
+    "EncryptedPackage": "docx",
+}
 _VERSION: Final = re.compile(rb"[\d.]*$")
 _INTERPRETERS: Final = {
     b"python": "python",
@@ -78,6 +85,8 @@ def binary_label(head: bytes, tail: bytes = b"") -> str | None:
             return label
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _zip_label(head, tail)
+    if head.startswith(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"):
+        return _ole_label(head + tail)
     # PDF readers allow junk before the header (PDF 1.7, appendix H); a text about PDF has no objects.
     if head.startswith(b"%PDF-") or (b"%PDF-" in head[:1024] and b" obj" in head):
         return "pdf"
@@ -120,6 +129,14 @@ def _interpreter(start: bytes) -> str | None:
     words = start[2:].split(b"\n", 1)[0].split()
     names = [name for word in words if not word.startswith(b"-") and (name := word.rpartition(b"/")[2]) != b"env"]
     return _INTERPRETERS.get(_VERSION.sub(b"", names[0]).lower()) if names else None
+
+
+def _ole_label(ends: bytes) -> str | None:
+    """What an OLE file is for, by the names of its streams (MS-CFB 2.6), where its directory lies in *ends*."""
+    for stream, label in _STREAMS.items():
+        if stream.encode("utf-16-le") in ends:
+            return label
+    return None
 
 
 def _zip_label(head: bytes, tail: bytes) -> str:

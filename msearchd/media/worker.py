@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import itertools
 import os
 import traceback
 from collections.abc import Iterator, Mapping
@@ -54,39 +55,56 @@ def handlers(rules: ReadRules) -> dict[str, Handler]:
     }
 
 
-def _identify(request: Request, rules: ReadRules, *, may_extract: bool) -> Iterator[Result]:
+def _identify(request: Request, rules: ReadRules, *, may_extract: bool) -> Result | Iterator[Result]:
+    return _in_one_frame(_identify_frames(request.args["path"], rules, may_extract=may_extract))
+
+
+def _identify_frames(path: bytes, rules: ReadRules, *, may_extract: bool) -> Iterator[dict[str, Any]]:
+    """{"progress"} now and then, at last {"identified"} with the extraction's fields beside it, or {"changed"}."""
     try:
-        with _whatever_happens(), opened(request.args["path"]) as source:
+        with _whatever_happens(), opened(path) as source:
             for found in identify(source, detect=detector.detect):
                 if found is None:
                     yield {"progress": True}
-                    continue
-                frames = _same_visit(source, found, rules) if may_extract else []
-                yield {"identified": shapes.identified_to_wire(found), "has_extraction": bool(frames)}
-                yield from frames
+                else:
+                    read = _same_visit(source, found, rules) if may_extract else {}
+                    yield {"identified": shapes.identified_to_wire(found), **read}
     except Changed as event:
         yield {"changed": str(event)}
 
 
-def _same_visit(source: Source, found: Identified, rules: ReadRules) -> list[dict[str, Any]]:
+def _same_visit(source: Source, found: Identified, rules: ReadRules) -> dict[str, Any]:
     kind = registry.of(found)
     if kind.reader not in _SAME_VISIT or source.size > _SAME_VISIT_BYTES:
-        return []
+        return {}
     try:
         with _whatever_happens():
-            return list(shapes.extraction_to_wire(_read(source, kind, rules)))
+            return shapes.whole_extraction_to_wire(_read(source, kind, rules))
     except errors.BadAsset:
-        return []  # its own step will say so
+        return {}  # its own step will say so
 
 
-def _extract(request: Request, rules: ReadRules) -> Iterator[Result]:
-    found = shapes.identified_from_wire(request.args["identified"])
+def _extract(request: Request, rules: ReadRules) -> Result | Iterator[Result]:
+    return _in_one_frame(
+        _extract_frames(request.args["path"], shapes.identified_from_wire(request.args["identified"]), rules)
+    )
+
+
+def _extract_frames(path: bytes, found: Identified, rules: ReadRules) -> Iterator[dict[str, Any]]:
     try:
-        with _whatever_happens(), _opened_again(request.args["path"], found) as source:
+        with _whatever_happens(), _opened_again(path, found) as source:
             extraction = _read(source, registry.of(found), rules)
         yield from shapes.extraction_to_wire(extraction)
     except Changed as event:
         yield {"changed": str(event)}
+
+
+def _in_one_frame(frames: Iterator[dict[str, Any]]) -> Result | Iterator[Result]:
+    """The one frame that most answers are, or a stream: a stream costs a closing frame on both sides."""
+    first = next(frames)
+    if shapes.is_last(first):
+        return first
+    return itertools.chain((first,), frames)
 
 
 def _ocr(request: Request, rules: ReadRules) -> Result:

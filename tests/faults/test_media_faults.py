@@ -115,8 +115,8 @@ async def test_a_picture_bomb_is_never_decoded(pool, tmp_path):
     path.write_bytes(media_corpus.png_bomb())
     begun = time.monotonic()
     outcome = await read(pool, os.fsencode(path), with_ocr=True)
-    assert time.monotonic() - begun < 5
-    assert "60000 x 60000" in outcome.note
+    assert time.monotonic() - begun < 15
+    assert "24000 x 24000" in outcome.note
     found = await pool.identify(os.fsencode(path))
     with pytest.raises(errors.BadAsset, match="limit"):
         await pool.ocr(os.fsencode(path), found)

@@ -1,6 +1,7 @@
 """Every type of the corpus through the real worker process."""
 
 import os
+import subprocess
 import sys
 
 import media_corpus
@@ -141,3 +142,20 @@ def test_a_missing_parser_says_what_to_type(monkeypatch):
     with pytest.raises(errors.Misconfigured, match="not installed") as caught:
         parser.library()
     assert "pip install" in caught.value.hint
+
+
+async def test_an_office_file_with_a_password_has_a_note_and_no_text(extractors, tmp_path):
+    data = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(1016) + "EncryptedPackage".encode("utf-16-le") + bytes(992)
+    (tmp_path / "secret.docx").write_bytes(data)
+    _, extraction, _ = await read_all(extractors, os.fsencode(tmp_path / "secret.docx"))
+    assert extraction.segments == ()
+    assert "encrypted" in extraction.note
+
+
+def test_the_daemon_side_imports_no_decoder():
+    code = (
+        "import sys; import msearchd.media.client, msearchd.media.registry; "
+        "print({'numpy', 'PIL', 'kreuzberg', 'rapidocr', 'magika', 'onnxruntime', 'charset_normalizer'} & set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"

@@ -52,6 +52,14 @@ def test_content_outweighs_the_name_but_the_name_tells_texts_apart(data, name, l
     assert decided(data, name).label == label
 
 
+@pytest.mark.parametrize(
+    ("stream", "label"), [("WordDocument", "doc"), ("Workbook", "xls"), ("EncryptedPackage", "docx")]
+)
+def test_old_office_files_tell_themselves_by_their_streams(stream, label):
+    data = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600) + stream.encode("utf-16-le") + bytes(600)
+    assert decided(data, "file").label == label
+
+
 def test_a_text_without_a_telling_name_is_asked_about():
     assert decided(b"x = 1\n", "strange.zzz", lambda: Guess("python", "text/x-python", "code", True)).label == "python"
 
