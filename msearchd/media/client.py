@@ -27,8 +27,9 @@ __all__ = ["ChangedWhileReading", "Extractors", "chunking_fingerprint", "read_ru
 #: Who goes first when workers are scarce: a saved note before a long document before a scanned book.
 _IDENTIFY, _EXTRACT, _OCR = 0, 1, 2
 _MIB: Final = 1024**2
-#: One or two threads in every library, no telemetry (onnxruntime 1.31 writes a device id and uploads events otherwise),
-#: and no way to the net for a library that would fetch something: nothing listens on the discard port.
+#: One or two threads in every library, no telemetry (onnxruntime 1.31 writes a device id and an event store to
+#: ~/.cache otherwise), and no way to the net for a library that would fetch something: nothing listens on the discard
+#: port.
 _ENV: Final = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
