@@ -82,3 +82,26 @@ def is_running(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def scanned(folder: Path, space: Space) -> dict[UUID, dict]:
+    """Every point of a closed store as the engine itself reads it: {point id: payload}; fails on a torn vector."""
+    import numpy as np
+    import qdrant_edge as q
+
+    shard = q.EdgeShard.load(str(folder / "vectors" / "spaces" / space.name / "shard"))
+    found, after = {}, None
+    while True:
+        records, after = shard.scroll(q.ScrollRequest(offset=after, limit=5000, with_payload=True, with_vector=True))
+        for record in records:
+            payload = record.payload
+            number = int.from_bytes(UUID(payload["content"]).bytes, "big")
+            own = vector_of(number, payload["seq"], dim=space.dim)
+            vector = record.vector["v"] if isinstance(record.vector, dict) else record.vector
+            assert np.allclose(vector, own, atol=1e-5), f"torn point {record.id} of content {number}"
+            assert UUID(str(record.id)) == point(space, number, payload["seq"]).id
+            found[UUID(str(record.id))] = payload
+        if after is None:
+            break
+    shard.close()
+    return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -23,7 +23,7 @@ from msearchd.aio.child import Child, ChildSpec, DeadlineExpired, KeptChild, Lim
 from msearchd.domain.space import Point, Space, SpaceName, Vectors
 from msearchd.settings.model import StoreSettings
 from msearchd.store import codec
-from msearchd.store.backends.growth import load_deadline_s
+from msearchd.store.backends import growth
 from msearchd.store.backends.port import StoreStart
 from msearchd.store.vector_store import Damage, ScoredPoint, SpaceHealth, StoreHealth, VectorSearch
 
@@ -75,8 +75,16 @@ def start_of(settings: StoreSettings, data_dir: Path) -> StoreStart:
 class StoreProcess:
     """VectorStore over one kept child process. Started at the first call; `close` ends it."""
 
-    def __init__(self, settings: StoreSettings, data_dir: Path, limits: Limits = Limits()) -> None:
+    def __init__(
+        self,
+        settings: StoreSettings,
+        data_dir: Path,
+        limits: Limits = Limits(),
+        *,
+        load_deadline_s: Callable[[int], float] = growth.load_deadline_s,
+    ) -> None:
         self._settings = settings
+        self._load_deadline_s = load_deadline_s  # of the bytes on disk
         self._start = start_of(settings, data_dir)
         spec = ChildSpec(name="store", module="msearchd.store.process", start=self._start.to_wire(), limits=limits)
         self._kept = KeptChild(spec)
@@ -314,7 +322,7 @@ class StoreProcess:
         """Load or make *space*; False where its files had to be set aside first: try again."""
         known = self._known.get(space)
         op, named = ("ensure", codec.space_to_wire(known)) if known is not None else ("open", space)
-        deadline_s = load_deadline_s(await asyncio.to_thread(self._space_bytes, space))
+        deadline_s = self._load_deadline_s(await asyncio.to_thread(self._space_bytes, space))
         try:
             reply = await self._kept.call(op, {"space": named}, lane=wire.LANE_INTERACTIVE, deadline_s=deadline_s)
         except DeadlineExpired as error:
