@@ -12,6 +12,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,6 +46,7 @@ from msearchd.orchestrator.spaces import Spaces
 from msearchd.orchestrator.status import Sources, StatusPage
 from msearchd.orchestrator.steps import Steps
 from msearchd.orchestrator.upkeep import Upkeep
+from msearchd.search.answer import answer
 from msearchd.search.service import SearchService
 from msearchd.settings import Settings
 from msearchd.store.catalog import Catalog
@@ -214,7 +216,7 @@ class Daemon:
         return DaemonControl(Parts(
             database=database, catalog=catalog, queue=queue, store=self._store, watcher=self._watcher,
             folders=self._folders, processing=processing, explainer=Explainer(catalog=catalog, queue=queue, rules=self._watcher),
-            status=status, reset=reset, events=self.events, search=search.answer))
+            status=status, reset=reset, events=self.events, search=partial(answer, search)))
 
     def _lanes(self, runner: Runner, embed: EmbedStep) -> list[Lane]:
         workers = self._settings.extract.workers

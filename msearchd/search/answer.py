@@ -1,0 +1,63 @@
+"""A search as the control API asks and answers it: words of the API here, words of the domain behind.
+
+In: SearchRequest. Out: the control package's SearchReply. Decides nothing.
+"""
+
+from __future__ import annotations
+
+from msearchd.control import replies
+from msearchd.control.requests import SearchRequest
+from msearchd.control.types import path_bytes, path_text
+from msearchd.domain.query import Filters, Hit, SearchQuery
+from msearchd.search.service import ListReport, SearchService
+
+
+async def answer(service: SearchService, request: SearchRequest) -> replies.SearchReply:
+    """Ask *service*. Raises what it raises: BadRequest, RetryLater, Misconfigured."""
+    reply = await service.search(query_of(request))
+    return replies.SearchReply(
+        hits=[_hit(hit) for hit in reply.hits],
+        took_ms=reply.took_ms,
+        lists=[_list(report) for report in reply.lists],
+        missing=list(reply.missing),
+    )
+
+
+def query_of(request: SearchRequest) -> SearchQuery:
+    """The question as the search stage takes it."""
+    filters = Filters(
+        folders=tuple(path_bytes(folder) for folder in request.folders),
+        types=tuple(request.types),
+        modified_after_ms=request.modified_after_ms,
+        modified_before_ms=request.modified_before_ms,
+        min_size_bytes=request.min_size_bytes,
+        max_size_bytes=request.max_size_bytes,
+    )
+    return SearchQuery(request.text, limit=request.limit, filters=filters)
+
+
+def _hit(hit: Hit) -> replies.HitReply:
+    return replies.HitReply(
+        path=path_text(hit.path),
+        modality=hit.modality.value,
+        mime=hit.mime,
+        type_label=hit.type_label,
+        size_bytes=hit.size,
+        modified_ms=hit.modified_ms,
+        score=hit.score,
+        ranks=[replies.HitRank(list=rank.list, rank=rank.rank, score=rank.score) for rank in hit.ranks],
+        kind=None if hit.kind is None else hit.kind.value,
+        page=hit.page,
+        char_start=hit.char_start,
+        char_end=hit.char_end,
+        t0_ms=hit.t0_ms,
+        t1_ms=hit.t1_ms,
+        snippet=hit.snippet,
+        highlights=list(hit.highlights),
+        is_online=hit.online,
+        same_content=[path_text(path) for path in hit.same_content],
+    )
+
+
+def _list(report: ListReport) -> replies.ListReply:
+    return replies.ListReply(list=report.name, candidates=report.candidates, took_ms=report.took_ms, error=report.error)
