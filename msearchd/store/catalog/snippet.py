@@ -106,7 +106,7 @@ def _window_start(text: str, spans: Sequence[Span], width: int) -> int:
     earliest = max(0, best - width // 3)
     begins = [hit.end() for hit in _SENTENCE_END.finditer(text, earliest, best)]
     if begins:
-        return begins[0]
+        return begins[-1]
     if earliest == 0:
         return 0
     space = text.find(" ", earliest, best)
