@@ -12,7 +12,7 @@ from msearchd.domain.asset import ContentHash, StatFingerprint
 from msearchd.domain.media import Extraction, Identified, Modality, Segment, SegmentKind
 
 #: Characters of segment text in one frame: decoding one keeps the daemon's loop for about a millisecond.
-_FRAME_CHARS: Final = 256 * 1024
+_FRAME_CHARS: Final = 64 * 1024
 _KINDS: Final = {kind.value: kind for kind in SegmentKind}
 
 

@@ -65,7 +65,7 @@ class ExtractSettings(_Section):
 
     workers: int = Field(default=1, ge=1, le=32, description="Extract worker processes.")
     timeout_s: float = Field(default=120.0, gt=0, description="Time limit for one file; a page or picture that needs longer fails, its file's other steps go on.")
-    memory_mb: int = Field(default=3072, ge=512, description="Memory limit of one extract worker (address space).")
+    memory_mb: int = Field(default=3072, ge=1024, description="Memory limit of one extract worker (address space).")
     recycle_after: int = Field(default=500, ge=1, description="Files after which an extract worker is replaced, so that no parser's leak lasts.")
     max_text_chars: int = Field(default=10_000_000, ge=1000, description="Text beyond this many characters of one file is left out (explain says so).")
     chunk_chars: int = Field(default=800, ge=100, le=20_000, description="Target length of a passage in characters; part of the vector space's fingerprint.")

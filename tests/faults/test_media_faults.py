@@ -176,7 +176,7 @@ async def test_a_picture_that_needs_more_memory_than_the_limit_is_told_so(tmp_pa
 
     path = tmp_path / "wide.png"
     Image.new("RGB", (17_000, 17_000), "white").save(path, compress_level=1)  # 867 MB decoded
-    pool = Extractors(ExtractSettings(memory_mb=700, ocr=True), Limits())
+    pool = Extractors(ExtractSettings(memory_mb=1024), Limits())
     try:
         outcome = await read(pool, os.fsencode(path), with_ocr=True)
         assert isinstance(outcome, errors.BadAsset)
