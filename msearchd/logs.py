@@ -82,9 +82,12 @@ def configure(settings: LogSettings, *, stream: TextIO | None = None, environ: M
     stream = sys.stderr if stream is None else stream
     environ = os.environ if environ is None else environ
     level = logging.getLevelNamesMapping()[settings.level.upper()]
+    while _journals:
+        _journals.pop().close()
     if settings.format == "auto" and is_journal(stream, environ):
         sink: list[Any] = [journal_record]
-        factory: Any = _JournalFactory(Journal(), stream)
+        _journals.append(Journal())
+        factory: Any = _JournalFactory(_journals[0], stream)
     elif settings.format == "json" or (settings.format == "auto" and not stream.isatty()):
         sink = [structlog.processors.TimeStamper(fmt="iso", utc=True), structlog.processors.format_exc_info, json_line]
         factory = structlog.WriteLoggerFactory(file=stream)
@@ -200,6 +203,10 @@ class Journal:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+
+#: The one in use; the next `configure` closes it.
+_journals: list[Journal] = []
 
 
 class _JournalFactory:

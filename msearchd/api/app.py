@@ -69,7 +69,7 @@ def build(control: Control, *, closing: asyncio.Event, heartbeat_s: float = HEAR
     for row in ROUTES:
         by_path.setdefault(row.path, []).append(row)
     routes = [Route(BASE + path, endpoint=_Endpoint(served, rows)) for path, rows in by_path.items()]
-    routes.append(Route(f"{BASE}/openapi.json", endpoint=_Document(openapi.document(ROUTES, base=BASE))))
+    routes.append(Route(f"{BASE}/openapi.json", endpoint=_Document()))
     application = Starlette(routes=routes)
     application.router.default = _not_found
     application.router.redirect_slashes = False
@@ -206,11 +206,12 @@ async def _not_found(scope: Scope, _receive: Receive, send: Send) -> None:
 class _Document:
     """openapi.json, for anyone."""
 
-    def __init__(self, document: Mapping[str, Any]) -> None:
-        self._body = json.dumps(document).encode("ascii")
+    def __init__(self) -> None:
+        self._body = b""  # made when first asked for: it costs a start a tenth of a second
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         if scope["method"] == "GET":
+            self._body = self._body or json.dumps(openapi.document(ROUTES, base=BASE)).encode("ascii")
             await _send(200, self._body, {"content-type": "application/json"}, send)
         else:
             allowed = {"allow": "GET"}
