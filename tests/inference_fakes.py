@@ -19,7 +19,7 @@ MODEL = ModelKey("fake")
 def model_folder(parent: Path, name: str = "model", *, dim: int | None = DIM, weights: bytes = b"w" * 1000) -> Path:
     folder = parent / name
     folder.mkdir(parents=True)
-    config = {"model_type": "bert"} | ({"hidden_size": dim} if dim else {})
+    config = {"hidden_size": dim} if dim else {}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(weights)

@@ -166,7 +166,7 @@ async def test_a_model_without_weights_is_told_in_the_snapshot_and_found_once_th
 
 async def test_a_caller_that_gives_up_does_not_stop_the_load(tmp_path):
     async with fake_pool(tmp_path) as pool:
-        with pytest.raises(errors.RetryLater, match="within 0.01 s"):
+        with pytest.raises(errors.RetryLater, match=r"within 0\.01 s"):
             await embed(pool, ["a"], deadline_s=0.01)
         await until(lambda: pool.snapshot().models[0].pid is not None)
         assert pool.snapshot().models[0].restarts == 0

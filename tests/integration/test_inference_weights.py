@@ -82,12 +82,12 @@ def test_missing_weights_that_may_be_fetched_are_left_to_the_worker(tmp_path, ca
     assert "HF_HUB_OFFLINE" not in found.env
 
 
-def test_a_path_that_holds_no_model_is_an_error_even_with_downloads(tmp_path):
+@pytest.mark.parametrize("name", ["absent", "empty"])
+def test_a_path_that_holds_no_model_is_an_error_even_with_downloads(tmp_path, name):
     (tmp_path / "empty").mkdir()
-    for source in (tmp_path / "absent", tmp_path / "empty"):
-        with pytest.raises(errors.Misconfigured, match=source.name):
-            model = fake_model(tmp_path / f"other-{source.name}", source=str(source))
-            spec.resolve(model, allow_download=True, chunking="", state_dir=tmp_path)
+    model = fake_model(tmp_path / "other", source=str(tmp_path / name))
+    with pytest.raises(errors.Misconfigured, match=name):
+        spec.resolve(model, allow_download=True, chunking="", state_dir=tmp_path)
 
 
 # -- fingerprint

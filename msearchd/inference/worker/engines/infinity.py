@@ -9,6 +9,7 @@ beside transformers 5.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any, Final
@@ -34,6 +35,9 @@ class InfinityEngine:
     def load(self, order: LoadOrder) -> EngineFacts:
         """As Engine.load."""
         with load_errors("infinity", extra=_INSTALL, folder=order.folder):
+            if importlib.util.find_spec("infinity_emb") is None:  # before torch costs seconds
+                message = "there is no package infinity_emb"
+                raise ImportError(message)
             import torch
             import transformers
 
