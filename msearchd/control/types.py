@@ -77,7 +77,9 @@ class Request(BaseModel):
 class Reply(BaseModel):
     """What the daemon answers. Clients ignore fields that they do not know, so that fields can be added."""
 
-    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, strict=True, allow_inf_nan=False, json_schema_extra=_open)
+    model_config = ConfigDict(
+        defer_build=True, extra="forbid", frozen=True, strict=True, allow_inf_nan=False, json_schema_extra=_open
+    )
 
 
 def path_text(path: bytes) -> str:

@@ -68,5 +68,8 @@ def test_schemathesis_finds_no_failure(live_port, tmp_path):
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=580, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-    tested = {json.loads(line).get("ScenarioFinished", {}).get("recorder", {}).get("label") for line in report.read_text().splitlines()}
+    tested = {
+        json.loads(line).get("ScenarioFinished", {}).get("recorder", {}).get("label")
+        for line in report.read_text().splitlines()
+    }
     assert len(tested - {None}) >= 18, tested  # it looked at every operation, not at none
