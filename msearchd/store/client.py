@@ -218,6 +218,8 @@ class StoreProcess:
                 reply = await self._call("health", lane=wire.LANE_INTERACTIVE, deadline_s=self._hang_deadline_s())
             self._last_health = self._healthy({SpaceName(k): SpaceHealth(**v) for k, v in reply.args["spaces"].items()})
         except TimeoutError:
+            if self._kept.child is None:
+                return self._unwell("its process is starting")
             return self._healthy(self._last_health.spaces, reason="busy")
         except errors.MsearchError as error:
             return self._unwell(error.sentence())
@@ -290,6 +292,9 @@ class StoreProcess:
         child = await self._kept.ready()
         try:
             return await self._kept.call(op, args, body, deadline_s=deadline_s, lane=lane)
+        except DeadlineExpired:  # the process was killed for it: the next call finds a new one
+            await _see_out(child)
+            raise
         except LinkLost as error:
             if self._is_closed:
                 raise
@@ -326,6 +331,7 @@ class StoreProcess:
         try:
             reply = await self._kept.call(op, {"space": named}, lane=wire.LANE_INTERACTIVE, deadline_s=deadline_s)
         except DeadlineExpired as error:
+            await _see_out(child)
             await self._blame(space, f"loading it took more than {deadline_s:.0f} s", error)
             return False
         except LinkLost as error:

@@ -81,6 +81,7 @@ class Shard:
         self._is_dirty = is_dirty
         self._count: int | None = None
         self._logged_bytes = 0
+        self._left = 0
         self._note_sizes()
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -180,7 +181,7 @@ class Shard:
     def wants_optimize(self) -> bool:
         """True when a whole unit of points waits to be quantized."""
         return growth.wants_optimize(
-            points=self._about_points, unquantized=self._unquantized, quantize_above=self._quantize_above
+            points=self._about_points, unquantized=self._unquantized - self._left, quantize_above=self._quantize_above
         )
 
     def optimize(self) -> bool:
@@ -191,6 +192,8 @@ class Shard:
         with edge_errors(f"optimizing space {self.space.name}"):
             changed = bool(self._handle.optimize())
         self._note_sizes()
+        # What it left (its segment is below the threshold) is no reason to call it again after the next chunk.
+        self._left = self._unquantized
         return changed
 
     def _note_sizes(self) -> None:
