@@ -7,6 +7,7 @@ The daemon itself is imported only by `run`.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import os
 import sys
@@ -85,7 +86,8 @@ def _run(args: argparse.Namespace) -> int:
     preflight.require(loaded.settings)
     from msearchd.daemon import run  # the composition root, and with it everything
 
-    return int(run(loaded.settings))
+    faulthandler.enable()  # a watchdog's SIGABRT and a crash name the line
+    return int(run(loaded.settings, config_file=str(loaded.file or "")))
 
 
 def _check_config(args: argparse.Namespace) -> int:
