@@ -83,11 +83,10 @@ class FolderList:
             pass
         log.info("folder removed", path=os.fsdecode(root.path))
 
-    async def add_all_again(self) -> None:
-        """After a reset: the watcher begins with every root anew."""
+    async def leave_all(self) -> None:
+        """Before a reset: the watcher lets go of every root, so that no change of a forgotten one arrives. `start` after it."""
         for root in await self._catalog.roots():
             await self._watcher.remove_root(root.id)
-        await self.start()
 
     def _hide_in(self, c: sqlite3.Connection, root: RootId) -> int:
         gone = self._catalog.hide_tree_in(c, root, b"", limit=_HIDE_GROUP)

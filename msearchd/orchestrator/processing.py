@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 _RUNS_KEPT: Final = 100
 _FILES_SHOWN: Final = 1000
 _ENQUEUE_GROUP: Final = 1000
+#: A request goes on without what the watcher could not compare within this time.
+_CATCH_UP_S: Final = 20.0
 #: How far a file is when a step of it is the next open one; guesses by the usual share of the work.
 _PERCENT_BEFORE: Final = {Step.IDENTIFY: 0.0, Step.EXTRACT: 10.0, Step.OCR: 30.0, Step.TRANSCRIBE: 30.0, Step.EMBED: 60.0,
                           Step.RELOCATE: 95.0}
@@ -47,6 +49,7 @@ class Folders(Protocol):
 
     def verdict(self, path: bytes) -> Verdict: ...  # noqa: D102 - see Watcher
     async def scan_now(self, root_id: RootId, path: bytes = b"") -> ScanSummary: ...  # noqa: D102
+    async def sync(self, *, deadline_s: float) -> None: ...  # noqa: D102
 
 
 @dataclass(slots=True)
@@ -81,8 +84,12 @@ class Processing:
         for path in paths:
             self._check(path)
         run = self._new_run()
+        await self._catch_up()
         for path in paths:
-            await self._begin(run, path)
+            try:
+                await self._begin(run, path)
+            except errors.MsearchError as error:  # it went, or cannot be read now: the others go on
+                run.broken[path] = error
         run.task = asyncio.create_task(self._finish(run), name=f"process:{run.id}")
         return run.id
 
@@ -139,20 +146,42 @@ class Processing:
         verdict = self._check(path)
         if verdict.root is None:
             return []
-        is_folder = stat.S_ISDIR(os.lstat(path).st_mode)
-        relative = verdict.relative
-        # The folder is compared first, so that files which no event told of are known.
-        await self._folders.scan_now(verdict.root.id, relative if is_folder else relative.rpartition(b"/")[0])
-        begun: list[AssetId] = []
-        if is_folder:
-            async for group in self._catalog.assets_under(verdict.root.id, relative):
-                begun += group
-        elif (row := await self._catalog.asset_by_path(path)) is not None and not row.is_gone:
-            begun.append(row.id)
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            begun = await self._files_below(verdict.root.id, verdict.relative)
+        else:
+            begun = [await self._file_at(verdict.root.id, verdict.relative, path)]
         run.assets.update(dict.fromkeys(begun, path))
         for start in range(0, len(begun), _ENQUEUE_GROUP):
             await self._owe(begun[start : start + _ENQUEUE_GROUP])
         return begun
+
+    async def _files_below(self, root: RootId, folder: bytes) -> list[AssetId]:
+        # Compared first, so that files which no event told of are known; what just appeared settles in `sync`.
+        await self._folders.scan_now(root, folder)
+        await self._catch_up()
+        begun: list[AssetId] = []
+        async for group in self._catalog.assets_under(root, folder):
+            begun += group
+        return begun
+
+    async def _file_at(self, root: RootId, relative: bytes, path: bytes) -> AssetId:
+        """Raises RetryLater where the file does not settle: a download by its name, or one that is written just now."""
+        row = await self._catalog.asset_by_path(path)
+        if row is None or row.is_gone:  # no event told of it
+            await self._folders.scan_now(root, relative.rpartition(b"/")[0])
+            await self._catch_up()
+            row = await self._catalog.asset_by_path(path)
+        if row is None or row.is_gone:
+            message = f"{os.fsdecode(path)} is still being written"
+            raise errors.RetryLater(message, hint="it is indexed as soon as it rests")
+        return row.id
+
+    async def _catch_up(self) -> None:
+        """Let the watcher hand over what it has seen, rest times skipped: a file saved just now is known then."""
+        try:
+            await self._folders.sync(deadline_s=_CATCH_UP_S)
+        except errors.RetryLater as error:
+            log.info("watcher not in step, going on with what is known", reason=error.sentence())
 
     async def _owe(self, assets: Iterable[AssetId]) -> None:
         owed = tuple(Owed(asset, Step.IDENTIFY, priority=Priority.INTERACTIVE) for asset in assets)
@@ -180,6 +209,7 @@ class Processing:
                     continue
                 await self._queue.idle_for(begun, deadline_s=_FOR_EVER_S)
 
+        await self._catch_up()
         async with asyncio.TaskGroup() as group:
             for _ in range(concurrency):
                 group.create_task(serve())

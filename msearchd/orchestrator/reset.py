@@ -49,6 +49,8 @@ class Reset:
         log.warning("reset", what=what)
         await self._queue.pause(_REASON)
         try:
+            if what != "index":
+                await self._folders.leave_all()
             # The catalog first: points that nothing refers to are never shown, and a kill here leaves only those.
             await self._database.write(lambda c: self._forget_in(c, what))
             self._spaces.forget()
@@ -56,9 +58,9 @@ class Reset:
                 await self._store.drop(space)
             if what == "index":
                 await self._owe_everything()
-            else:
-                await self._folders.add_all_again()
         finally:
+            if what != "index":
+                await self._folders.start()
             await self._queue.resume(_REASON)
         return _SENTENCES[what]
 
