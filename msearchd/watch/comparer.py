@@ -167,6 +167,7 @@ class Comparer:
             found.first_gone.append(FileGone(root, paths.join(folder, name)))
         for name in diff.dir_to_file:
             found.first_gone.append(TreeGone(root, paths.join(folder, name)))
+            found.left.append((root, paths.join(folder, name)))
         for name in diff.touched:
             found.touched.append(FileTouched(root, paths.join(folder, name), files[name]))
         now_ns = time.time_ns()
@@ -193,6 +194,7 @@ class Comparer:
                 is_whole = False
             else:
                 found.gone_dirs[root, path] = row
+                found.left.append((root, path))
         return is_whole
 
     def _is_at_rest(self, settled: Settled, fingerprint: StatFingerprint, now_ns: int) -> bool:

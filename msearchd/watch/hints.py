@@ -39,11 +39,11 @@ class Hint(NamedTuple):
 class Entered:
     """What a source says of a directory that is about to be listed.
 
-    `was`: its place before, if the source is certain that this very directory was watched elsewhere. `is_watched`:
-    changes in it will be told.
+    `was`: its place before, if the source is certain that this very directory was watched elsewhere. `is_new`: it was
+    not watched at this place until now, so nothing is known to have been told of what is below.
     """
 
-    is_watched: bool = True
+    is_new: bool = False
     was: tuple[RootId, bytes] | None = None
 
 

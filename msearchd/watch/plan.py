@@ -50,6 +50,8 @@ class Found:
     vanished: dict[Place, tuple[StatFingerprint, int]] = field(default_factory=dict)  # with its device
     gone_dirs: dict[Place, KnownDir | None] = field(default_factory=dict)
     scanned: list[DirScanned] = field(default_factory=list)
+    #: Places where no directory stands any more: their sources may stop watching them.
+    left: list[Place] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ class Resolver:
                 out.trouble[root] = trouble.reason
                 continue
             await self._take(out, found, root, direct, seen)
-        out.left = list(found.gone_dirs) + [(c.root, c.path) for c in found.first_gone]
+        out.left += found.left
         out.changes = in_order(found)
         return out
 
@@ -104,9 +104,7 @@ class Resolver:
             settled = {name: direct[path] for name in look.entries if (path := paths.join(look.path, name)) in direct}
             diff = await self._comparer.take_look(found, root, look, settled, Manner(is_live=True))
             new_dirs |= {paths.join(look.path, name) for name in diff.new_dirs}
-            out.left += [
-                (root, paths.join(look.path, n)) for n, e in look.entries.items() if e.kind in {"gone", "excluded"}
-            ]
+            out.left += [(root, paths.join(look.path, n)) for n, e in look.entries.items() if e.kind != "dir"]
         moved: list[bytes] = []
         for listing in seen.listings:  # parents first
             if any(paths.is_below(listing.path, top) for top in moved):
@@ -120,7 +118,9 @@ class Resolver:
                 moved.append(listing.path)
                 out.rescans.append(Rescan(root, listing.path, (listing.path,), is_live=True))
                 continue
-            is_whole = at is None or at.is_recursive or listing.path in new_dirs or known_dir is None
+            is_whole = (
+                at is None or at.is_recursive or listing.entered.is_new or listing.path in new_dirs or known_dir is None
+            )
             below = listing.subdirs if is_whole else result.new_dirs
             if below:
                 folders = tuple(paths.join(listing.path, name) for name in below)

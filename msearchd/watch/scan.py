@@ -106,6 +106,7 @@ class Scanner:
         found = Found()
         for result in slice_:
             await self._take(job, out, found, result)
+        out.left += found.left
         moves = await self._moves_from_held(job, found)
         changes = in_order(found, extra_moves=moves)
         if changes:

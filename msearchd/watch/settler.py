@@ -124,6 +124,7 @@ class Settler:
     ) -> None:
         """Wait for another look: the file is still being written, as far as the last look could tell."""
         key = (settled.root, settled.path)
+        self._undo_emission(key)
         if self._absorbed(key, Hint(settled.root, settled.path, flags=flags), now):
             return
         entry = self._waiting.get(key)
@@ -251,6 +252,11 @@ class Settler:
         self._emitted[key] = (now, streak + 1 if now - at <= self._bounds.offender_memory_s else 1)
         while len(self._emitted) > self._bounds.max_offenders:
             self._emitted.popitem(last=False)
+
+    def _undo_emission(self, key: _Key) -> None:
+        at, streak = self._emitted.pop(key, (0.0, 0))
+        if streak > 1:
+            self._emitted[key] = (at, streak - 1)
 
     def _schedule(self, key: _Key, entry: _Entry) -> None:
         due = entry.due

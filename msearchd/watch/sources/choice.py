@@ -66,6 +66,10 @@ class Sources:
             await source.close()
 
     def _make(self) -> WatchSource:
+        if self._backend == "inotify":
+            from msearchd.watch.sources.inotify import InotifySource
+
+            return InotifySource(notify=self._notify, state_dir=self._state_dir)
         from msearchd.watch.sources.watchdog import WatchdogSource
 
         return WatchdogSource(notify=self._notify, state_dir=self._state_dir)
@@ -74,11 +78,11 @@ class Sources:
 def resolve_backend(backend: str) -> str:
     """The backend that a setting means on this system. Raises Misconfigured where it cannot be had."""
     if backend == "auto":
-        return "watchdog"
-    if backend in {"fanotify", "inotify"} and sys.platform != "linux":
-        message = f"{backend} exists on Linux only"
+        return "inotify" if sys.platform == "linux" else "watchdog"
+    if backend == "inotify" and sys.platform != "linux":
+        message = "inotify exists on Linux only"
         raise errors.Misconfigured(message, key="watch.backend", hint='set watch.backend = "auto"')
-    if backend in {"fanotify", "inotify"}:
-        message = f"this version has no {backend} source"
+    if backend == "fanotify":
+        message = "this version has no fanotify source"
         raise errors.Misconfigured(message, key="watch.backend", hint='set watch.backend = "auto"')
     return backend

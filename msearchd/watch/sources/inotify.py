@@ -1,0 +1,328 @@
+"""Linux's own events, without what loses them.
+
+    kernel queue ──▶ drain (a process) ──pipe──▶ events ──▶ hints            the scanner ──enter(fd)──▶ watches
+
+In: raw events, and every directory that the scanner lists. Out: hints. The descriptor is made here and drained by a
+tiny process; watches are added from the scanning thread, on the directory that is open, before it is listed. A file made in
+our own folder on the same descriptor is a barrier: once its event is read, so is everything that came before (one
+queue per descriptor). Overflow, a dead or stopped drain, and watches that the limit refuses become hints to scan.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from msearchd import errors
+from msearchd.domain.asset import Root, RootId
+from msearchd.watch import hints, paths
+from msearchd.watch.hints import Coverage, Entered, Hint, SourceHealth
+from msearchd.watch.sources import inotify_abi as abi
+from msearchd.watch.sources.drain_process import DrainProcess
+from msearchd.watch.sources.sweep import Sweep
+from msearchd.watch.sources.watch_tree import Place, WatchTree
+
+log = structlog.get_logger(__name__)
+
+# Without OPEN and ACCESS (reading files must not wake us) and MODIFY (a slot of the queue per write; a file that is
+# held open for days, or truncated by path, waits for the scan).
+_MASK: Final = (
+    abi.CREATE | abi.CLOSE_WRITE | abi.MOVED_FROM | abi.MOVED_TO | abi.DELETE | abi.ATTRIB | abi.ONLYDIR
+    | abi.EXCL_UNLINK
+)  # fmt: skip
+_ROOT_MASK: Final = _MASK | abi.DELETE_SELF | abi.MOVE_SELF
+_PROBE_EVERY_S: Final = 30.0
+_PROBE_DEADLINE_S: Final = 5.0
+
+_FLAGS: Final = (
+    (abi.CREATE, hints.CREATED),
+    (abi.CLOSE_WRITE, hints.CLOSED),
+    (abi.MODIFY, hints.MODIFIED),
+    (abi.ATTRIB, hints.ATTRIB),
+    (abi.DELETE, hints.GONE),
+    (abi.MOVED_FROM, hints.GONE | hints.MOVED),
+    (abi.MOVED_TO, hints.MOVED),
+    (abi.ISDIR, hints.DIR),
+)
+
+
+class InotifySource:
+    """See the module. `notify` is called when there are hints. `watch_modify`: also wake at every write."""
+
+    name = "inotify"
+
+    def __init__(
+        self,
+        *,
+        notify: Callable[[], None],
+        state_dir: Path,
+        watch_modify: bool = False,
+        probe_every_s: float = _PROBE_EVERY_S,
+        probe_deadline_s: float = _PROBE_DEADLINE_S,
+    ) -> None:
+        extra = abi.MODIFY if watch_modify else 0
+        self._masks = (_ROOT_MASK | extra, _MASK | extra)
+        self._notify = notify
+        self._cookie_dir = state_dir / "watch-cookies"
+        self._probe_every_s, self._probe_deadline_s = probe_every_s, probe_deadline_s
+        self._fd = -1
+        self._cookie_wd = -1
+        self._cookies: dict[bytes, asyncio.Future[None]] = {}
+        self._cookie_count = 0
+        self._bases: dict[RootId, bytes] = {}
+        self._tree = WatchTree(self._unwatch)
+        self._hints: list[Hint] = []
+        self._drain: DrainProcess | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._sweep = Sweep(self._tree, self._bases, self._hint)
+        self._overflows = self._restarts = 0
+        self._limit = abi.watch_limit()
+        self._is_down = ""
+        self.coverage: Coverage = _Coverage(self._enter, self._tree.drop)
+
+    async def add_root(self, root: Root) -> None:
+        """Ready to be entered. Raises RetryLater where the system has no inotify instance left."""
+        if self._fd < 0:
+            await self._start()
+        self._bases[root.id] = root.path
+        self._tree.add_root(root.id)
+
+    async def remove_root(self, root_id: RootId) -> None:
+        """Drop its watches."""
+        self._bases.pop(root_id, None)
+        await asyncio.to_thread(self._tree.remove_root, root_id)
+
+    def hints(self) -> list[Hint]:
+        """All hints since the last call."""
+        taken, self._hints = self._hints, []
+        return taken
+
+    async def barrier(self, *, deadline_s: float) -> bool:
+        """True once every event of operations that ended before the call is among the hints. False: not in time."""
+        if self._fd < 0:
+            return False
+        self._cookie_count += 1
+        name = f"cookie-{os.getpid()}-{self._cookie_count}".encode()
+        path = os.fsencode(self._cookie_dir) + b"/" + name
+        future = self._cookies[name] = asyncio.get_running_loop().create_future()
+        try:
+            await asyncio.to_thread(_touch, path)
+            async with asyncio.timeout(deadline_s):
+                await future
+        except (TimeoutError, OSError):  # OSError: our disk is full, or its folder was removed
+            return False
+        finally:
+            self._cookies.pop(name, None)
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(os.unlink, path)
+        return True
+
+    def scanned(self, root: RootId, *, took_s: float) -> None:
+        """Nothing to plan."""
+
+    def health(self) -> SourceHealth:
+        """Degraded while the limit leaves directories without a watch; down while the drain cannot be started."""
+        unwatched = len(self._tree.unwatched)
+        watched = self._tree.watched_count
+        advice = self._is_down
+        if not advice and unwatched:
+            enough = 1 << max(16, (2 * (watched + unwatched)).bit_length())
+            advice = (
+                f"{unwatched} folders are looked at by the clock, because the system's limit of {self._limit} watches"
+                f" is used up: sudo sysctl fs.inotify.max_user_watches={enough}"
+            )
+        state = "down" if self._is_down else "degraded" if unwatched else "ok"
+        return SourceHealth(
+            self.name,
+            state=state,  # type: ignore[arg-type]
+            advice=advice,
+            watched_dirs=watched,
+            unwatched_dirs=unwatched,
+            watch_limit=self._limit,
+            overflows=self._overflows,
+            restarts=self._restarts,
+        )
+
+    async def close(self) -> None:
+        """End the drain, close the descriptor (the kernel drops its watches with it)."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._drain is not None:
+            await self._drain.stop()
+            self._drain = None
+        if self._fd >= 0:
+            with self._tree.lock:
+                fd, self._fd = self._fd, -1
+            await asyncio.to_thread(os.close, fd)  # many watches take a while to drop
+
+    # -- start and guard -----------------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        try:
+            self._fd, self._cookie_wd = await asyncio.to_thread(_open_descriptor, self._cookie_dir)
+        except OSError as error:
+            limit = "max_user_instances=512" if error.errno == errno.EMFILE else "max_user_watches=1048576"
+            message = f"cannot use inotify: {error.strerror}"
+            raise errors.RetryLater(message, after_s=30, hint=f"sudo sysctl fs.inotify.{limit}") from error
+        self._drain = await DrainProcess.start(self._fd, self._on_events, self._on_drain_end)
+        self._tasks = [
+            asyncio.create_task(self._guard(), name="inotify-guard"),
+            asyncio.create_task(self._sweep.run(), name="inotify-sweep"),
+        ]
+
+    async def _guard(self) -> None:
+        """Ask for a sign of life; replace a drain that gives none."""
+        failures = 0
+        while True:
+            await asyncio.sleep(self._probe_every_s if not failures else min(60.0, 2.0**failures))
+            if await self.barrier(deadline_s=self._probe_deadline_s):
+                failures, self._is_down = 0, ""
+                continue
+            failures += 1
+            if failures > 2:
+                self._is_down = "the event reader does not answer; folders are scanned instead"
+            log.warning("the event reader does not answer, replacing it", failures=failures)
+            if self._drain is not None:
+                self._drain.kill()  # its end starts another
+
+    def _on_drain_end(self, reason: str) -> None:
+        """The drain is gone with what it held: another one, and a scan. The watches and the kernel's queue live on."""
+        self._restarts += 1
+        log.warning("the event reader ended, starting another", reason=reason)
+        self._tasks = [task for task in self._tasks if not task.done()]
+        self._tasks.append(asyncio.create_task(self._restart(), name="inotify-restart"))
+
+    async def _restart(self) -> None:
+        wait_s = 0.0
+        while True:
+            await asyncio.sleep(wait_s)
+            old, self._drain = self._drain, None
+            if old is not None:
+                await old.stop()
+            try:
+                self._drain = await DrainProcess.start(self._fd, self._on_events, self._on_drain_end)
+            except errors.MsearchError as error:
+                self._is_down = error.sentence()
+                wait_s = min(60.0, max(1.0, wait_s * 2))
+                continue
+            self._lost("the event reader was replaced")
+            return
+
+    # -- events (loop) -------------------------------------------------------------------------------------------------
+
+    def _on_events(self, buffer: bytes | bytearray) -> None:
+        for wd, mask, name in abi.parse(buffer):
+            if wd == self._cookie_wd:
+                future = self._cookies.get(name)
+                if future is not None and not future.done():
+                    # The waiter runs after this callback, so the hints of this buffer are complete up to here.
+                    future.set_result(None)
+            elif mask & abi.Q_OVERFLOW:
+                self._overflows += 1
+                self._lost("the kernel's queue overflowed")
+            elif mask & abi.IGNORED:
+                place = self._tree.ignored(wd)
+                if place is not None and not place[1]:
+                    self._hint(Hint(*place, is_recursive=True, flags=hints.LOST | hints.DIR))
+            else:
+                self._on_event(wd, mask, name)
+        if self._hints:
+            self._notify()
+
+    def _on_event(self, wd: int, mask: int, name: bytes) -> None:
+        place = self._tree.place_of(wd)
+        if place is None:
+            return  # we ended this watch: what it speaks of is handled
+        if not name:
+            self._on_self_event(place, mask)
+            return
+        flags = 0
+        for bit, flag in _FLAGS:
+            if mask & bit:
+                flags |= flag
+        is_new_dir = bool(mask & abi.ISDIR and mask & (abi.CREATE | abi.MOVED_TO))
+        self._hints.append(Hint(place[0], paths.join(place[1], name), is_new_dir, flags))
+
+    def _on_self_event(self, place: Place, mask: int) -> None:
+        if mask & abi.UNMOUNT or not place[1]:  # a root that moved, went, or had its rights changed
+            self._hints.append(Hint(*place, is_recursive=True, flags=hints.LOST | hints.DIR))
+
+    def _hint(self, hint: Hint) -> None:
+        self._hints.append(hint)
+        self._notify()
+
+    def _lost(self, reason: str) -> None:
+        log.warning("watch events lost, scanning", backend=self.name, reason=reason)
+        for root in self._bases:
+            self._hints.append(Hint(root, b"", is_recursive=True, flags=hints.LOST | hints.DIR))
+        self._notify()
+
+    # -- watches (scanning thread) -------------------------------------------------------------------------------------
+
+    def _enter(self, root: RootId, path: bytes, fd: int) -> Entered:
+        is_new, was = self._tree.put(
+            (root, path), lambda: self._watch(path, fd), is_elsewhere=lambda place: self._stands_at(place, fd)
+        )
+        return Entered(is_new=is_new, was=was)
+
+    def _watch(self, path: bytes, fd: int) -> int | None:
+        """Watch exactly the inode behind *fd*. None where the limit is reached."""
+        if self._fd < 0:
+            return None
+        mask = self._masks[1] if path else self._masks[0]
+        try:
+            return abi.add_watch(self._fd, b"/proc/self/fd/%d" % fd, mask)
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.ENOMEM}:
+                return None
+            raise
+
+    def _unwatch(self, wd: int) -> None:
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                abi.rm_watch(self._fd, wd)
+
+    def _stands_at(self, place: Place, fd: int) -> bool:
+        base = self._bases.get(place[0])
+        if base is None:
+            return False
+        try:
+            there = os.lstat(paths.join(base, place[1]))
+        except OSError:
+            return False
+        here = os.fstat(fd)
+        return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+
+
+class _Coverage:
+    def __init__(self, enter: Callable[[RootId, bytes, int], Entered], leave: Callable[[RootId, bytes], None]) -> None:
+        self.enter = enter
+        self.leave = leave
+
+
+def _open_descriptor(cookie_dir: Path) -> tuple[int, int]:
+    """(inotify descriptor, watch of our own folder). Raises OSError, Misconfigured."""
+    if not Path("/proc/self/fd").is_dir():
+        message = "/proc is not mounted, and watches are added through it"
+        raise errors.Misconfigured(message, key="watch.backend", hint='set watch.backend = "watchdog"')
+    cookie_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for stale in cookie_dir.iterdir():
+        stale.unlink()
+    fd = abi.init()
+    try:
+        return fd, abi.add_watch(fd, os.fsencode(cookie_dir), abi.CREATE | abi.ONLYDIR)
+    except OSError:
+        os.close(fd)
+        raise
+
+
+def _touch(path: bytes) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))

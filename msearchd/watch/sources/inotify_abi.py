@@ -1,0 +1,97 @@
+"""inotify(7) as it is: constants, three system calls, the layout of an event. Linux only; loads libc on first use."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+MODIFY: Final = 0x00000002
+ATTRIB: Final = 0x00000004
+CLOSE_WRITE: Final = 0x00000008
+MOVED_FROM: Final = 0x00000040
+MOVED_TO: Final = 0x00000080
+CREATE: Final = 0x00000100
+DELETE: Final = 0x00000200
+DELETE_SELF: Final = 0x00000400
+MOVE_SELF: Final = 0x00000800
+UNMOUNT: Final = 0x00002000
+Q_OVERFLOW: Final = 0x00004000
+IGNORED: Final = 0x00008000
+ONLYDIR: Final = 0x01000000
+EXCL_UNLINK: Final = 0x04000000
+ISDIR: Final = 0x40000000
+_CLOEXEC: Final = 0o2000000
+_NONBLOCK: Final = 0o4000
+
+#: struct inotify_event without its name: wd, mask, cookie, length of the name with its padding.
+HEADER: Final = struct.Struct("=iIII")
+OVERFLOW_EVENT: Final = HEADER.pack(-1, Q_OVERFLOW, 0, 0)
+
+Event = tuple[int, int, bytes]  # wd, mask, name (b"": the watched directory itself)
+
+
+@functools.cache
+def _libc() -> Any:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def init() -> int:
+    """A new inotify descriptor, non-blocking. Raises OSError (EMFILE: too many instances)."""
+    return _checked(_libc().inotify_init1(_CLOEXEC | _NONBLOCK))
+
+
+def add_watch(fd: int, path: bytes, mask: int) -> int:
+    """Watch *path*; the same inode gives the same descriptor. Raises OSError (ENOSPC: no watches left)."""
+    return _checked(_libc().inotify_add_watch(fd, path, ctypes.c_uint32(mask)))
+
+
+def rm_watch(fd: int, wd: int) -> None:
+    """Stop a watch; one that the kernel removed already is no error."""
+    if _libc().inotify_rm_watch(fd, wd) < 0 and ctypes.get_errno() != errno.EINVAL:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def parse(buffer: bytes | bytearray) -> Iterator[Event]:
+    """Whole events of *buffer*; a cut one at its end is left out (see `whole_bytes`)."""
+    at, end = 0, len(buffer)
+    unpack = HEADER.unpack_from
+    while at + 16 <= end:
+        wd, mask, _, length = unpack(buffer, at)
+        stop = at + 16 + length
+        if stop > end:
+            return
+        yield wd, mask, bytes(buffer[at + 16 : stop]).rstrip(b"\0") if length else b""
+        at = stop
+
+
+def whole_bytes(buffer: bytes | bytearray) -> int:
+    """How many bytes at the front of *buffer* are whole events."""
+    at, end = 0, len(buffer)
+    while at + 16 <= end:
+        stop = at + 16 + HEADER.unpack_from(buffer, at)[3]
+        if stop > end:
+            break
+        at = stop
+    return at
+
+
+def watch_limit() -> int:
+    """fs.inotify.max_user_watches; 0 if unknown."""
+    try:
+        return int(Path("/proc/sys/fs/inotify/max_user_watches").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result

@@ -1,0 +1,137 @@
+"""Patterns: gitignore's meaning, whichever of the fast paths a line takes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pathspec import GitIgnoreSpec
+
+from msearchd import errors
+from msearchd.settings import WatchSettings
+from msearchd.watch import default_excludes
+from msearchd.watch.ignore import FolderRules, PatternSet, Rules
+from msearchd.watch.partial import PATTERNS, is_partial
+
+
+def decide(lines, path, *, is_dir=False):
+    found = PatternSet(lines, "f").check(path, path.rpartition("/")[2], is_dir=is_dir)
+    return found is not None and found[1]
+
+
+@pytest.mark.parametrize(
+    ("lines", "path", "is_dir", "is_out"),
+    [
+        (["*.log"], "a.log", False, True),
+        (["*.log"], "d/e/a.log", False, True),
+        (["*.log", "!keep.log"], "d/keep.log", False, False),
+        (["!keep.log", "*.log"], "keep.log", False, True),  # the last line decides
+        (["build/"], "build", True, True),
+        (["build/"], "build", False, False),
+        (["build"], "x/build", False, True),
+        (["/build"], "x/build", True, False),
+        (["/build"], "build", True, True),
+        (["docs/*.pdf"], "docs/a.pdf", False, True),
+        (["docs/*.pdf"], "docs/x/a.pdf", False, False),
+        (["docs/**/*.pdf"], "docs/x/y/a.pdf", False, True),
+        (["**/cache"], "a/b/cache", True, True),
+        (["a?c"], "abc", False, True),
+        (["[ab].txt"], "b.txt", False, True),
+        ([r"\#x"], "#x", False, True),
+        (["#x"], "#x", False, False),
+        (["", "   "], "a", False, False),
+        (["*.tar.gz"], "a.tar.gz", False, True),
+        (["*.gz"], "a.tar.gz", False, True),
+        (["*.d/"], "conf.d", True, True),
+        (["*.d/"], "conf.d", False, False),
+        (["caf\udcff.txt"], "caf\udcff.txt", False, True),
+    ],
+)
+def test_a_pattern_means_what_gitignore_says(lines, path, is_dir, is_out):
+    assert decide(lines, path, is_dir=is_dir) is is_out
+
+
+LINE = st.sampled_from([
+    "a", "b/", "*.x", "*.y/", "!a", "!*.x", "/a", "a/b", "a/**/c", "*", "!b/", "[ab]", "a*", "**/b", "!a/b", "# n", "",
+    "*.x.y", "a.x",
+])  # fmt: skip
+PATH = st.sampled_from(["a", "b", "a.x", "b.y", "a/b", "a/c", "a/x/c", "b/a.x", "c.x.y", "abc"])
+
+
+@given(st.lists(LINE, max_size=6), PATH, st.booleans())
+def test_the_fast_paths_never_change_the_verdict(lines, path, is_dir):
+    """Differential: pathspec's own last-match-wins over the same lines. Parents are asked about first, as in a walk."""
+    parts = path.split("/")
+    spec = GitIgnoreSpec.from_lines(lines)
+    for depth in range(1, len(parts) + 1):
+        prefix, whole = "/".join(parts[:depth]), depth == len(parts)
+        as_dir = is_dir if whole else True
+        expected = spec.check_file(prefix + "/" if as_dir else prefix).include is True
+        assert decide(lines, prefix, is_dir=as_dir) is expected
+        if expected:
+            return  # nobody asks about what lies in it
+
+
+def test_a_rule_names_its_line():
+    found = PatternSet(["# notes", "*.log"], "/r/.msearchignore").check("a.log", "a.log", is_dir=False)
+    assert (found[0].pattern, found[0].origin) == ("*.log", "/r/.msearchignore:2")
+
+
+def test_a_line_that_is_no_pattern_is_told_with_its_number_and_the_rest_holds():
+    patterns = PatternSet(["*.a", "\\", "*.b"], "/r/.msearchignore")
+    assert "/r/.msearchignore:2" in patterns.complaints[0]
+    assert patterns.check("x.b", "x.b", is_dir=False)
+
+
+def test_a_bad_pattern_in_the_settings_is_refused_with_its_place():
+    with pytest.raises(errors.Misconfigured) as caught:
+        Rules(b"/r", WatchSettings(exclude=("*.ok", "\\")))
+    assert caught.value.key == "watch.exclude"
+    assert "watch.exclude:2" in str(caught.value)
+
+
+def folder(*sets, secrets=None, include_hidden=False):
+    return FolderRules("", tuple(sets), None, secrets, include_hidden)
+
+
+def test_a_nearer_file_overrules_a_farther_one():
+    near, far = PatternSet(["!*.log"], "near"), PatternSet(["*.log"], "far")
+    assert folder(("", near), ("", far)).check("a.log", is_dir=False) is None
+    assert folder(("", far), ("", near)).check("a.log", is_dir=False).origin == "far:1"
+
+
+def test_hidden_names_are_left_out_unless_a_pattern_brings_them_back():
+    assert folder().check(".bashrc", is_dir=False).pattern == "hidden"
+    assert folder(("", PatternSet(["!.notes"], "f"))).check(".notes", is_dir=False) is None
+    assert folder(include_hidden=True).check(".bashrc", is_dir=False) is None
+
+
+def test_secrets_cannot_be_brought_back_by_a_pattern():
+    secrets = PatternSet(default_excludes.SECRETS.splitlines(), "keys", numbered=False)
+    rules = folder(("", PatternSet(["!.ssh/", "!id_rsa"], "f")), secrets=secrets, include_hidden=True)
+    assert rules.check(".ssh", is_dir=True).origin == "keys"
+    assert rules.check("id_rsa", is_dir=False) is not None
+
+
+@pytest.mark.parametrize("name", [".ssh", ".gnupg", ".aws", ".kube", ".password-store"])
+def test_the_folders_of_keys_are_on_the_list(name):
+    assert PatternSet(default_excludes.SECRETS.splitlines(), "k").check(name, name, is_dir=True)
+
+
+@pytest.mark.parametrize("name", ["node_modules", ".venv", ".cache", ".git", "__pycache__", "@eaDir", "lost+found"])
+def test_the_folders_nobody_searches_are_on_the_list(name):
+    assert PatternSet(default_excludes.DEFAULTS.splitlines(), "d").check(name, name, is_dir=True)
+
+
+@pytest.mark.parametrize("name", ["notes.md", "a.pdf", "Photo.JPEG", "main.py", "build", "data.sqlite", "x.iso", "env"])
+def test_ordinary_names_are_not_on_the_list(name):
+    assert not PatternSet(default_excludes.DEFAULTS.splitlines(), "d").check(name, name, is_dir=False)
+
+
+def test_every_built_in_line_is_a_pattern():
+    for text in (default_excludes.DEFAULTS, default_excludes.SECRETS):
+        assert PatternSet(text.splitlines(), "built-in").complaints == []
+
+
+@pytest.mark.parametrize("name", [b"a.part", b"a.PART2", b"notes~", b"~notes", b".notes.backup", b"x.tmp", b"tmp"])
+def test_unfinished_names_are_told_from_finished_ones(name):
+    assert is_partial(name) is (name in {b"a.part", b"notes~", b"x.tmp"})
+    assert len(PATTERNS) > 10
