@@ -41,7 +41,7 @@ def main() -> int:
     config = DEMO / "msearchd.toml"
     socket = DEMO / "control.sock"
     if len(os.fsencode(socket)) > 100:  # the kernel's limit on socket paths
-        socket = Path(f"/tmp/msearchd-demo-{os.getuid()}.sock")  # noqa: S108 - 0600, ours alone
+        socket = Path(f"/tmp/msearchd-demo-{os.getuid()}.sock")
     config.write_text(f'data_dir = "{DEMO / "data"}"\n[api]\nsocket = "{socket}"\n', encoding="utf-8")
     say(f"{written} files in {shown(str(files))}: text, code, documents, mail, archives, pictures, a scan")
 
@@ -53,7 +53,9 @@ def main() -> int:
         run(client, "add", str(files))
         started = time.monotonic()
         run(client, "sync", "--timeout", "300")
-        say(f"everything searchable {time.monotonic() - started:.1f} s after the folder was added (model load included)")
+        say(
+            f"everything searchable {time.monotonic() - started:.1f} s after the folder was added (model load included)"
+        )
         run(client, "status")
         wrong = [question for question, options, name in SEARCHES if not finds(client, question, options, name)]
         rename(client, files)
@@ -76,7 +78,9 @@ def main() -> int:
 def write_files(folder: Path) -> int:
     """The corpus of the tests, sorted into folders as a person would; returns how many files."""
     for item in corpus():
-        target = folder / ("pictures" if item.modality == "image" else "papers" if item.modality == "document" else "notes")
+        target = folder / (
+            "pictures" if item.modality == "image" else "papers" if item.modality == "document" else "notes"
+        )
         target.mkdir(exist_ok=True)
         (target / item.name).write_bytes(item.data)
     return len(corpus())

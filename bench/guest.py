@@ -121,13 +121,17 @@ def save_to_searchable(report: dict[str, object], saves: int) -> None:
             (home.files / f"note{number}.txt").write_text(f"A short note about {word} and nothing else.\n")
             closed = time.perf_counter()
             # Searchable by meaning too: the file's state says that its points are live.
-            wait_until(lambda n=number: home.explain(home.files / f"note{n}.txt")["verdict"] == "indexed", 30, every_s=0.004)
+            wait_until(
+                lambda n=number: home.explain(home.files / f"note{n}.txt")["verdict"] == "indexed", 30, every_s=0.004
+            )
             found.append(time.perf_counter() - closed)
             assert home.found_by_words(word), word
         found.sort()
         report["save_to_searchable_ms_beyond_settle"] = {
-            "value": round(1000 * (found[int(len(found) * 0.95)] - settle_s)), "bar": 150,
-            "p50": round(1000 * (statistics.median(found) - settle_s))}
+            "value": round(1000 * (found[int(len(found) * 0.95)] - settle_s)),
+            "bar": 150,
+            "p50": round(1000 * (statistics.median(found) - settle_s)),
+        }
         home.stop()
 
 

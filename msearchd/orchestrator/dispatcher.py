@@ -127,4 +127,3 @@ class Dispatcher:
 
 async def _run_all(lane: Lane, jobs: Sequence[Job]) -> None:
     await lane.run(jobs)
-

@@ -44,8 +44,17 @@ class _Piece:
 class EmbedStep:
     """Runs groups of embed jobs of one model."""
 
-    def __init__(self, *, catalog: Catalog, outcomes: Outcomes, pool: Pool, store: VectorStore, spaces: Spaces,
-                 content_locks: KeyedLocks, deadline_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        outcomes: Outcomes,
+        pool: Pool,
+        store: VectorStore,
+        spaces: Spaces,
+        content_locks: KeyedLocks,
+        deadline_s: float,
+    ) -> None:
         self._catalog = catalog
         self._outcomes = outcomes
         self._pool = pool
@@ -67,8 +76,11 @@ class EmbedStep:
         for job in homeless:
             await self._outcomes.done(job)
         async with self._locks.hold_all({content.content_hash for content, _ in by_content}):
-            pieces = [piece for content, owing in by_content
-                      if (piece := await self._piece(space, content, owing)) is not None]
+            pieces = [
+                piece
+                for content, owing in by_content
+                if (piece := await self._piece(space, content, owing)) is not None
+            ]
             await self._embed_pieces(space, pieces)
 
     async def _sort_by_content(self, jobs: Sequence[Job]) -> tuple[list[tuple[ContentRow, list[Job]]], list[Job]]:
@@ -125,8 +137,9 @@ class EmbedStep:
 
         await self._outcomes.commit(intend)
         for points, texts in _requests(space, group):
-            vectors = await self._pool.embed(texts, model=space.model, role=Role.DOCUMENT, lane=Lane.BULK,
-                                             deadline_s=self._deadline_s)
+            vectors = await self._pool.embed(
+                texts, model=space.model, role=Role.DOCUMENT, lane=Lane.BULK, deadline_s=self._deadline_s
+            )
             await self._store.upsert(space.name, points, vectors)
 
         def make_live(c: sqlite3.Connection) -> None:
@@ -172,9 +185,15 @@ def point_of(space: Space, content: ContentRow, segment: Segment, dirs: tuple[in
     """The point of a segment: a pure function of content, space and segment, save for the folder list."""
     reference = PointRef(content.content_hash, segment.kind, segment.seq)
     payload = PointPayload(
-        content=content.uuid, kind=segment.kind, seq=segment.seq, dirs=dirs, type_label=content.type_label,
-        modality=content.modality.value, size=content.size, page=segment.page, t0_ms=segment.t0_ms, t1_ms=segment.t1_ms)
+        content=content.uuid,
+        kind=segment.kind,
+        seq=segment.seq,
+        dirs=dirs,
+        type_label=content.type_label,
+        modality=content.modality.value,
+        size=content.size,
+        page=segment.page,
+        t0_ms=segment.t0_ms,
+        t1_ms=segment.t1_ms,
+    )
     return Point(reference.id_in(space.name), payload)
-
-
-

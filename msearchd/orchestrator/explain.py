@@ -37,24 +37,36 @@ class Explainer:
             row = None
         answer, sentence = self._answer(path, verdict, row)
         reply = ExplainReply(
-            path=path_text(path), verdict=answer, sentence=sentence,
+            path=path_text(path),
+            verdict=answer,
+            sentence=sentence,
             root=path_text(verdict.root.path) if verdict.root else None,
-            root_state=verdict.root.state.value if verdict.root else "", rule=verdict.rule, rule_origin=verdict.rule_origin)
+            root_state=verdict.root.state.value if verdict.root else "",
+            rule=verdict.rule,
+            rule_origin=verdict.rule_origin,
+        )
         return reply if row is None else await self._with_content(reply, row)
 
     async def _with_content(self, reply: ExplainReply, row: AssetRow) -> ExplainReply:
         content = await self._catalog.content_of(row.id)
         facts: dict[str, object] = {
-            "root_state": row.root_state.value, "size_bytes": row.fingerprint.size, "modified_ms": row.modified_ms,
+            "root_state": row.root_state.value,
+            "size_bytes": row.fingerprint.size,
+            "modified_ms": row.modified_ms,
             "jobs": [job_reply(job) for job in await self._queue.jobs_of(row.id)],
-            "history": [history_reply(entry) for entry in await self._queue.history_of(row.id, limit=20)]}
+            "history": [history_reply(entry) for entry in await self._queue.history_of(row.id, limit=20)],
+        }
         if content is not None:
             counts = await self._catalog.segment_counts(content.id)
             facts |= {
-                "modality": content.modality.value, "type_label": content.type_label, "mime": content.mime,
-                "content": content.content_hash.hex(), "note": content.note,
+                "modality": content.modality.value,
+                "type_label": content.type_label,
+                "mime": content.mime,
+                "content": content.content_hash.hex(),
+                "note": content.note,
                 "segments": {kind.value: count for kind, count in counts.items() if count},
-                "spaces": sorted(content.live_spaces)}
+                "spaces": sorted(content.live_spaces),
+            }
         return reply.model_copy(update=facts)
 
     def _answer(self, path: bytes, verdict: Verdict, row: AssetRow | None) -> tuple[Answer, str]:
@@ -89,11 +101,23 @@ def _of_state(row: AssetRow) -> tuple[Answer, str]:
 
 def job_reply(job: JobRow) -> JobReply:
     """An open job as the API shows it."""
-    return JobReply(step=job.step.value, target=job.target, state=job.state.value, attempts=job.attempts, error=job.error,
-                    at_ms=job.run_at_ms)
+    return JobReply(
+        step=job.step.value,
+        target=job.target,
+        state=job.state.value,
+        attempts=job.attempts,
+        error=job.error,
+        at_ms=job.run_at_ms,
+    )
 
 
 def history_reply(entry: HistoryRow) -> JobReply:
     """An ended attempt as the API shows it."""
-    return JobReply(step=entry.step.value, target=entry.target, state=entry.outcome.value, attempts=entry.attempts,
-                    error=entry.error, at_ms=entry.ended_ms)
+    return JobReply(
+        step=entry.step.value,
+        target=entry.target,
+        state=entry.outcome.value,
+        attempts=entry.attempts,
+        error=entry.error,
+        at_ms=entry.ended_ms,
+    )

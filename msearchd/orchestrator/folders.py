@@ -5,6 +5,7 @@ In: absolute paths. Out: roots watched or forgotten. Never touches the folders t
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -28,8 +29,16 @@ _HIDE_GROUP: Final = 2000
 class FolderList:
     """Adds and removes roots while the daemon runs."""
 
-    def __init__(self, *, database: Database, catalog: Catalog, queue: JobQueue, watcher: Watcher, data_dir: Path,
-                 from_settings: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        catalog: Catalog,
+        queue: JobQueue,
+        watcher: Watcher,
+        data_dir: Path,
+        from_settings: Sequence[Path],
+    ) -> None:
         self._database = database
         self._catalog = catalog
         self._queue = queue
@@ -46,6 +55,14 @@ class FolderList:
 
     async def add(self, path: bytes) -> Root:
         """Watch *path*. NotFound, or BadRequest with the reason."""
+        real = await asyncio.to_thread(self._checked, path)
+        root_id = await self._database.write(lambda c: self._catalog.add_root_in(c, real))
+        root = await self._root(root_id)
+        await self._watcher.add_root(root)
+        log.info("folder added", path=os.fsdecode(real))
+        return root
+
+    def _checked(self, path: bytes) -> bytes:
         shown = os.fsdecode(path)
         real = os.path.realpath(path)
         if not os.path.exists(real):
@@ -64,15 +81,11 @@ class FolderList:
         if real.startswith(data + b"/"):
             message = f"{shown} is inside msearchd's own data folder"
             raise errors.BadRequest(message, hint="add a folder of yours")
-        root_id = await self._database.write(lambda c: self._catalog.add_root_in(c, real))
-        root = await self._root(root_id)
-        await self._watcher.add_root(root)
-        log.info("folder added", path=os.fsdecode(real))
-        return root
+        return real
 
     async def remove(self, path: bytes) -> None:
         """Watch *path* no more, forget its files. NotFound if it is not watched."""
-        wanted = {path.rstrip(b"/") or b"/", os.path.realpath(path)}
+        wanted = {path.rstrip(b"/") or b"/", await asyncio.to_thread(os.path.realpath, path)}
         root = next((r for r in await self._catalog.roots() if r.path in wanted), None)
         if root is None:
             message = f"{os.fsdecode(path)} is not a watched folder"

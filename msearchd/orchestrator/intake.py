@@ -7,13 +7,13 @@ Never reads a file.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
 
 from msearchd.aio.sqlite import Database
-from msearchd.domain.asset import AssetId, AssetState, RootState
+from msearchd.domain.asset import AssetState, RootState
 from msearchd.domain.job import Owed, Priority, Step
 from msearchd.jobs.queue import JobQueue
 from msearchd.store.catalog import Catalog
@@ -91,8 +91,15 @@ class Intake:
                 return self._move_file(c, change)
             case changes.DirScanned():
                 self._catalog.scanned_dir_in(
-                    c, change.root, change.path, inode=change.inode, mtime_ns=change.mtime_ns, ctime_ns=change.ctime_ns,
-                    signature=change.signature, scanned_ms=change.scanned_ms)
+                    c,
+                    change.root,
+                    change.path,
+                    inode=change.inode,
+                    mtime_ns=change.mtime_ns,
+                    ctime_ns=change.ctime_ns,
+                    signature=change.signature,
+                    scanned_ms=change.scanned_ms,
+                )
             case _:
                 message = f"{type(change).__name__} is not a change of one file"
                 raise TypeError(message)
@@ -114,7 +121,8 @@ class Intake:
                 await self._move_tree(change)
             case changes.RootWent():
                 await self._database.write(
-                    lambda c: self._catalog.set_root_state_in(c, change.root, change.state, change.reason))
+                    lambda c: self._catalog.set_root_state_in(c, change.root, change.state, change.reason)
+                )
                 if change.state is RootState.ONLINE:
                     await self._queue.wake(root_cause(change.root))
 
@@ -135,7 +143,8 @@ class Intake:
             moved = self._catalog.move_tree_in(c, change.root, change.old, change.new_root, change.new)
             if moved is not None and not moved.is_rename:
                 self._queue.enqueue_in(
-                    c, (Owed(asset, Step.RELOCATE) for asset in self._catalog.assets_below_in(c, moved.dir_id)))
+                    c, (Owed(asset, Step.RELOCATE) for asset in self._catalog.assets_below_in(c, moved.dir_id))
+                )
 
         await self._database.write(move)
         self._queue.notify()

@@ -41,8 +41,13 @@ class Outcomes:
         self._queue = queue
         self.indexed = 0  # for the rate in the status; a transaction that runs twice counts twice, which is no matter
 
-    async def done(self, job: Job, write: Callable[[sqlite3.Connection], Iterable[Owed] | None] = lambda _: None, *,
-                   skipped: str | None = None) -> Outcome:
+    async def done(
+        self,
+        job: Job,
+        write: Callable[[sqlite3.Connection], Iterable[Owed] | None] = lambda _: None,
+        *,
+        skipped: str | None = None,
+    ) -> Outcome:
         """Commit *write* and the end of *job* together; *write* may return steps that are owed from now on.
 
         *skipped*: the reason for which the file's bytes are left alone, "" if they are not; None leaves that as it is.
@@ -55,7 +60,9 @@ class Outcomes:
         self._queue.notify()
         return outcome
 
-    def done_in(self, c: sqlite3.Connection, job: Job, owed: Iterable[Owed] = (), *, skipped: str | None = None) -> Outcome:
+    def done_in(
+        self, c: sqlite3.Connection, job: Job, owed: Iterable[Owed] = (), *, skipped: str | None = None
+    ) -> Outcome:
         """As `done`, inside a transaction of the caller, who calls `queue.notify()` after it."""
         self._queue.enqueue_in(c, owed)
         outcome = self._queue.complete_in(c, job)
@@ -101,7 +108,9 @@ class Outcomes:
 
         await self._database.write(move)
 
-    def _settle_state_in(self, c: sqlite3.Connection, asset: AssetId, *, skipped: str | None = None, reason: str = "") -> None:
+    def _settle_state_in(
+        self, c: sqlite3.Connection, asset: AssetId, *, skipped: str | None = None, reason: str = ""
+    ) -> None:
         state = state_from_jobs(self._queue.open_states_in(c, asset))
         if state is AssetState.PENDING:
             self._catalog.set_state_in(c, asset, state)

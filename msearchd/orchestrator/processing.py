@@ -38,8 +38,14 @@ _ENQUEUE_GROUP: Final = 1000
 #: A request goes on without what the watcher could not compare within this time.
 _CATCH_UP_S: Final = 20.0
 #: How far a file is when a step of it is the next open one; guesses by the usual share of the work.
-_PERCENT_BEFORE: Final = {Step.IDENTIFY: 0.0, Step.EXTRACT: 10.0, Step.OCR: 30.0, Step.TRANSCRIBE: 30.0, Step.EMBED: 60.0,
-                          Step.RELOCATE: 95.0}
+_PERCENT_BEFORE: Final = {
+    Step.IDENTIFY: 0.0,
+    Step.EXTRACT: 10.0,
+    Step.OCR: 30.0,
+    Step.TRANSCRIBE: 30.0,
+    Step.EMBED: 60.0,
+    Step.RELOCATE: 95.0,
+}
 
 FileState = Literal["queued", "running", "done", "blocked", "failed", "skipped"]
 
@@ -217,21 +223,32 @@ class Processing:
 
     async def _reply(self, run: Run) -> ProcessReply:
         files = [FileProgress(path=path_text(p), state="queued") for p in reversed(run.waiting)]
-        files += [FileProgress(path=path_text(path), state="failed", percent=100.0, error=str(error), hint=error.hint)
-                  for path, error in run.broken.items()]
+        files += [
+            FileProgress(path=path_text(path), state="failed", percent=100.0, error=str(error), hint=error.hint)
+            for path, error in run.broken.items()
+        ]
         for asset in list(run.assets):
             if (progress := await self._file(asset)) is not None:
                 files.append(progress)
         total = len(files)
         ended = [f for f in files if f.state not in {"queued", "running"}]
         failed = sum(f.state in {"failed", "blocked"} for f in files)
-        percent = sum(100.0 if f.state not in {"queued", "running"} else f.percent for f in files) / total if total else 100.0
+        percent = (
+            sum(100.0 if f.state not in {"queued", "running"} else f.percent for f in files) / total if total else 100.0
+        )
         took_s = max(0.001, (run.ended_s or time.monotonic()) - run.started_s)
         rate = len(ended) / took_s
         return ProcessReply(
-            id=run.id, state=run_state(files, is_over=run.ended_s is not None), percent=min(100.0, round(percent, 1)),
-            total=total, done=len(ended), failed=failed, files_per_s=round(rate, 3),
-            eta_s=eta_s(total - len(ended), rate), files=sorted(files, key=_trouble_first)[:_FILES_SHOWN])
+            id=run.id,
+            state=run_state(files, is_over=run.ended_s is not None),
+            percent=min(100.0, round(percent, 1)),
+            total=total,
+            done=len(ended),
+            failed=failed,
+            files_per_s=round(rate, 3),
+            eta_s=eta_s(total - len(ended), rate),
+            files=sorted(files, key=_trouble_first)[:_FILES_SHOWN],
+        )
 
     async def _file(self, asset: AssetId) -> FileProgress | None:
         row = await self._catalog.asset(asset)
@@ -240,8 +257,13 @@ class Processing:
         jobs = await self._queue.jobs_of(asset)
         path = path_text(row.path)
         if row.state is AssetState.PENDING:
-            return FileProgress(path=path, state=_pending_state(jobs), percent=percent_done(jobs),
-                                step=jobs[0].step.value if jobs else "", error=next((j.error for j in jobs if j.error), ""))
+            return FileProgress(
+                path=path,
+                state=_pending_state(jobs),
+                percent=percent_done(jobs),
+                step=jobs[0].step.value if jobs else "",
+                error=next((j.error for j in jobs if j.error), ""),
+            )
         step = next((j.step.value for j in jobs), "")
         return FileProgress(path=path, state=_ENDED[row.state], percent=100.0, step=step, error=row.reason)
 
@@ -249,7 +271,10 @@ class Processing:
 #: Waiting for jobs ends with the jobs, not with a clock.
 _FOR_EVER_S: Final = 10 * 365 * 86400.0
 _ENDED: Final[dict[AssetState, FileState]] = {
-    AssetState.INDEXED: "done", AssetState.SKIPPED: "skipped", AssetState.FAILED: "failed", AssetState.BLOCKED: "blocked",
+    AssetState.INDEXED: "done",
+    AssetState.SKIPPED: "skipped",
+    AssetState.FAILED: "failed",
+    AssetState.BLOCKED: "blocked",
     AssetState.PENDING: "queued",
 }
 
@@ -263,7 +288,9 @@ def _pending_state(jobs: Sequence[JobRow]) -> FileState:
     return "running" if any(job.state is JobState.RUNNING for job in jobs) else "queued"
 
 
-def run_state(files: Sequence[FileProgress], *, is_over: bool) -> Literal["queued", "running", "done", "partly_failed", "failed"]:
+def run_state(
+    files: Sequence[FileProgress], *, is_over: bool
+) -> Literal["queued", "running", "done", "partly_failed", "failed"]:
     """State of a run by the states of its files: done with failures among them is partly_failed, with only those failed."""
     if not is_over and any(f.state in {"queued", "running"} for f in files):
         return "running" if any(f.state != "queued" for f in files) else "queued"

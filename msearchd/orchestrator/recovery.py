@@ -138,7 +138,12 @@ class Recovery:
         if settled:
             await self._store.flush()
             await self._database.write(lambda c: self._catalog.settle_intents_in(c, space, settled))
-            log.info("unfinished work undone", space=space, contents=len(unfinished), confirmed=len(settled) - len(unfinished))
+            log.info(
+                "unfinished work undone",
+                space=space,
+                contents=len(unfinished),
+                confirmed=len(settled) - len(unfinished),
+            )
 
     def _not_live_in(self, c: sqlite3.Connection, space: SpaceName, rows: Sequence[ContentRow]) -> None:
         for row in rows:
@@ -153,6 +158,5 @@ class Recovery:
             for start in range(0, len(uuids), _DELETE_GROUP):
                 await self._store.delete_contents(space, uuids[start : start + _DELETE_GROUP])
             await self._store.flush()
-            await self._database.write(
-                lambda c, name=space, gone=uuids: self._catalog.settle_sweeps_in(c, name, gone))  # type: ignore[misc]
+            await self._database.write(lambda c, name=space, gone=uuids: self._catalog.settle_sweeps_in(c, name, gone))  # type: ignore[misc]
         return sum(map(len, by_space.values()))

@@ -1,8 +1,8 @@
 """Throw away and begin again. Names what it destroys; never touches the user's files.
 
-    index      vectors, texts and contents; files stay known and are read again
-    database   all of that, and the files and folders known, the queue; the list of watched folders stays
-    all        everything, the list of added folders too (those of the configuration come back by themselves)
+index      vectors, texts and contents; files stay known and are read again
+database   all of that, and the files and folders known, the queue; the list of watched folders stays
+all        everything, the list of added folders too (those of the configuration come back by themselves)
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from msearchd.store.vector_store import VectorStore
 
 log = structlog.get_logger(__name__)
 
-#: What claims stand still for meanwhile; other reasons to pause stay.
-_REASON: Final = "reset"
+#: What claims stand still for meanwhile; other reasons to pause stay. Lifted at every start: a kill may leave it on.
+REASON: Final = "reset"
 _SENTENCES: Final[dict[ResetType, str]] = {
     "index": "Vectors and texts were thrown away; every known file is read again.",
     "database": "Vectors, texts, files and the queue were thrown away; the watched folders are compared anew.",
@@ -35,8 +35,16 @@ _SENTENCES: Final[dict[ResetType, str]] = {
 class Reset:
     """Runs a reset while the daemon stays up."""
 
-    def __init__(self, *, database: Database, catalog: Catalog, queue: JobQueue, store: VectorStore, spaces: Spaces,
-                 folders: FolderList) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        catalog: Catalog,
+        queue: JobQueue,
+        store: VectorStore,
+        spaces: Spaces,
+        folders: FolderList,
+    ) -> None:
         self._database = database
         self._catalog = catalog
         self._queue = queue
@@ -47,7 +55,7 @@ class Reset:
     async def run(self, what: ResetType) -> str:
         """Do it; return what was done, as a sentence. Killed in between, the next start compares and repairs."""
         log.warning("reset", what=what)
-        await self._queue.pause(_REASON)
+        await self._queue.pause(REASON)
         try:
             if what != "index":
                 await self._folders.leave_all()
@@ -56,19 +64,18 @@ class Reset:
             self._spaces.forget()
             for space in await self._store.spaces():
                 await self._store.drop(space)
-            if what == "index":
-                await self._owe_everything()
         finally:
-            if what != "index":
-                await self._folders.start()
-            await self._queue.resume(_REASON)
+            try:
+                if what != "index":
+                    await self._folders.start()
+            finally:
+                await self._queue.resume(REASON)
         return _SENTENCES[what]
 
     def _forget_in(self, c: sqlite3.Connection, what: ResetType) -> None:
         self._queue.clear_in(c)
         self._catalog.reset_in(c, what)
-
-    async def _owe_everything(self) -> None:
-        for root in await self._catalog.roots():
-            async for group in self._catalog.assets_under(root.id):
-                await self._queue.enqueue([Owed(asset, Step.IDENTIFY, priority=Priority.BACKFILL) for asset in group])
+        if what == "index":
+            # In the same transaction: a scan finds nothing new in these files, so nobody else would ever owe them.
+            owed = (Owed(asset, Step.IDENTIFY, priority=Priority.BACKFILL) for asset in self._catalog.all_assets_in(c))
+            self._queue.enqueue_in(c, owed)

@@ -69,8 +69,15 @@ class Runner:
         if not isinstance(error, errors.MsearchError) or isinstance(error, errors.Bug):
             log.error("step is broken", job=job.id, step=job.step, asset=job.asset, exc_info=error)
             error = errors.BadAsset(f"internal error: {type(error).__name__}: {error}", hint="please report this")
-        log.info("job not done", job=job.id, step=job.step, asset=job.asset, attempt=job.attempts, code=error.code,
-                 reason=error.sentence())
+        log.info(
+            "job not done",
+            job=job.id,
+            step=job.step,
+            asset=job.asset,
+            attempt=job.attempts,
+            code=error.code,
+            reason=error.sentence(),
+        )
         await self._outcomes.not_done(job, error)
 
     def _noted(self, jobs: Sequence[Job]) -> _Noted:

@@ -80,8 +80,7 @@ class Spaces:
             self._unflushed += count
             raise
         for name, contents in covered.items():
-            await self._database.write(
-                lambda c, n=name, ids=contents: self._catalog.settle_intents_in(c, n, ids))  # type: ignore[misc]
+            await self._database.write(lambda c, n=name, ids=contents: self._catalog.settle_intents_in(c, n, ids))  # type: ignore[misc]
         await self._store.optimize()
 
     async def _live_intents(self) -> dict[SpaceName, list[ContentId]]:

@@ -30,7 +30,7 @@ from msearchd.control.replies import (
 from msearchd.control.types import path_text
 from msearchd.domain.asset import AssetState, Root
 from msearchd.inference.pool import ModelStatus, Pool
-from msearchd.jobs.queue import JobQueue, QueueCounts
+from msearchd.jobs.queue import JobQueue
 from msearchd.orchestrator.outcomes import Outcomes
 from msearchd.orchestrator.progress import RateMeter, eta_s
 from msearchd.orchestrator.runner import Runner
@@ -39,7 +39,12 @@ from msearchd.store.vector_store import StoreHealth, VectorStore
 from msearchd.watch.status import WatchStatus
 
 _MODEL_STATES: dict[str, Literal["unloaded", "loading", "ready", "unusable"]] = {
-    "unloaded": "unloaded", "loading": "loading", "ready": "ready", "busy": "ready", "unusable": "unusable"}
+    "unloaded": "unloaded",
+    "loading": "loading",
+    "ready": "ready",
+    "busy": "ready",
+    "unusable": "unusable",
+}
 #: Running jobs named in the status, longest first.
 _RUNNING_SHOWN = 8
 
@@ -87,24 +92,47 @@ class StatusPage:
         pauses = list(await source.queue.pauses())
         watch = source.watch()
         health = await source.store.health()
-        blocked = [BlockedReason(cause=b.cause, reason=b.reason, jobs=b.jobs) for b in await source.queue.blocked_reasons()]
+        blocked = [
+            BlockedReason(cause=b.cause, reason=b.reason, jobs=b.jobs) for b in await source.queue.blocked_reasons()
+        ]
         models = [model_reply(model) for model in source.pool.snapshot().models]
         pending = sum(states.get(AssetState.PENDING, 0) for states in files.values())
         rate = self._rate.per_s(now=time.monotonic())
-        problems = [*source.problems(), *_problems(watch, health, blocked, counts)]
+        problems = [*source.problems(), *_problems(watch, health, blocked)]
         return StatusReply(
-            version=msearchd.__version__, pid=os.getpid(), uptime_s=round(time.monotonic() - self._started_s, 1),
-            state=self._state(pauses, problems), pauses=pauses, problems=problems, data_dir=str(source.data_dir),
-            config_file=source.config_file, resident_bytes=resident_bytes(os.getpid()),
+            version=msearchd.__version__,
+            pid=os.getpid(),
+            uptime_s=round(time.monotonic() - self._started_s, 1),
+            state=self._state(pauses, problems),
+            pauses=pauses,
+            problems=problems,
+            data_dir=str(source.data_dir),
+            config_file=source.config_file,
+            resident_bytes=resident_bytes(os.getpid()),
             folders=[folder_reply(root, files.get(root.id, {}), watch) for root in roots],
-            watch=WatchReply(backend=watch.backend, health=watch.health, advice=watch.advice, overflows=watch.overflows,
-                             pending=watch.pending),
+            watch=WatchReply(
+                backend=watch.backend,
+                health=watch.health,
+                advice=watch.advice,
+                overflows=watch.overflows,
+                pending=watch.pending,
+            ),
             queue=QueueReply(
-                ready=counts.ready, running=counts.running, delayed=counts.delayed, blocked=counts.blocked,
-                failed=counts.failed, by_step=dict(counts.by_step), oldest_ready_s=_age_s(counts.oldest_ready_ms)),
-            blocked=blocked, running=await self._running(),
+                ready=counts.ready,
+                running=counts.running,
+                delayed=counts.delayed,
+                blocked=counts.blocked,
+                failed=counts.failed,
+                by_step=dict(counts.by_step),
+                oldest_ready_s=_age_s(counts.oldest_ready_ms),
+            ),
+            blocked=blocked,
+            running=await self._running(),
             progress=ProgressReply(files_per_s=round(rate, 3), eta_s=eta_s(pending, rate)),
-            models=models, store=_store_reply(health), disk_free_bytes=_free_bytes(source.data_dir))
+            models=models,
+            store=_store_reply(health),
+            disk_free_bytes=_free_bytes(source.data_dir),
+        )
 
     async def folders(self) -> list[FolderReply]:
         """The watched folders as the status shows them."""
@@ -112,7 +140,9 @@ class StatusPage:
         watch = self._from.watch()
         return [folder_reply(root, files.get(root.id, {}), watch) for root in await self._from.catalog.roots()]
 
-    def _state(self, pauses: Sequence[str], problems: Sequence[str]) -> Literal["ready", "paused", "degraded", "draining"]:
+    def _state(
+        self, pauses: Sequence[str], problems: Sequence[str]
+    ) -> Literal["ready", "paused", "degraded", "draining"]:
         if self._from.is_draining():
             return "draining"
         if pauses:
@@ -124,8 +154,11 @@ class StatusPage:
         for work in self._from.runner.in_work[:_RUNNING_SHOWN]:
             row = await self._from.catalog.asset(work.asset)
             if row is not None:
-                found.append(RunningReply(path=path_text(row.path), step=work.step.value,
-                                          for_s=round(time.monotonic() - work.since_s, 2)))
+                found.append(
+                    RunningReply(
+                        path=path_text(row.path), step=work.step.value, for_s=round(time.monotonic() - work.since_s, 2)
+                    )
+                )
         return found
 
 
@@ -133,28 +166,44 @@ def folder_reply(root: Root, files: dict[AssetState, int], watch: WatchStatus) -
     """A root with its counts and what the watcher says of it."""
     seen = next((r for r in watch.roots if r.root == root.id), None)
     return FolderReply(
-        path=path_text(root.path), state=root.state.value, reason=root.reason,
+        path=path_text(root.path),
+        state=root.state.value,
+        reason=root.reason,
         files=FolderCounts(**{state.value: files.get(state, 0) for state in AssetState}),
-        is_scanning=seen is not None and bool(seen.scan), scanned_files=0,
-        unwatched_dirs=seen.unreadable_dirs if seen else 0)
+        is_scanning=seen is not None and bool(seen.scan),
+        scanned_files=0,
+        unwatched_dirs=seen.unreadable_dirs if seen else 0,
+    )
 
 
 def model_reply(model: ModelStatus) -> ModelReply:
     """A model worker as the API shows it."""
-    return ModelReply(name=model.name, state=_MODEL_STATES.get(model.state, "unusable"), reason=model.reason,
-                      engine=model.engine, device=model.device, dim=model.dim, resident_bytes=model.resident_bytes,
-                      restarts=model.restarts, waiting=model.waiting)
+    return ModelReply(
+        name=model.name,
+        state=_MODEL_STATES.get(model.state, "unusable"),
+        reason=model.reason,
+        engine=model.engine,
+        device=model.device,
+        dim=model.dim,
+        resident_bytes=model.resident_bytes,
+        restarts=model.restarts,
+        waiting=model.waiting,
+    )
 
 
 def _store_reply(health: StoreHealth) -> StoreReply:
     return StoreReply(
-        backend=health.backend, is_ok=health.is_ok, reason=health.reason,
+        backend=health.backend,
+        is_ok=health.is_ok,
+        reason=health.reason,
         points=sum(space.points for space in health.spaces.values()),
         disk_bytes=sum(space.disk_bytes for space in health.spaces.values()),
-        resident_bytes=health.resident_bytes, restarts=health.restarts)
+        resident_bytes=health.resident_bytes,
+        restarts=health.restarts,
+    )
 
 
-def _problems(watch: WatchStatus, health: StoreHealth, blocked: Sequence[BlockedReason], counts: QueueCounts) -> list[str]:
+def _problems(watch: WatchStatus, health: StoreHealth, blocked: Sequence[BlockedReason]) -> list[str]:
     found = []
     if watch.health != "ok":
         found.append(f"watching is {watch.health}" + (f": {watch.advice}" if watch.advice else ""))
@@ -174,5 +223,3 @@ def _free_bytes(folder: Path) -> int | None:
         return shutil.disk_usage(folder).free
     except OSError:
         return None
-
-

@@ -36,9 +36,19 @@ AskForScan = Callable[[RootId, bytes], None]
 class Steps:
     """identify, extract, ocr and relocate. Owns nothing but the locks that keep equal bytes from being read twice."""
 
-    def __init__(self, *, catalog: Catalog, outcomes: Outcomes, extractors: Extractors, slow_extractors: Extractors,
-                 store: VectorStore, settings: ExtractSettings, text_models: Callable[[], Collection[ModelKey]],
-                 content_locks: KeyedLocks, ask_for_scan: AskForScan) -> None:
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        outcomes: Outcomes,
+        extractors: Extractors,
+        slow_extractors: Extractors,
+        store: VectorStore,
+        settings: ExtractSettings,
+        text_models: Callable[[], Collection[ModelKey]],
+        content_locks: KeyedLocks,
+        ask_for_scan: AskForScan,
+    ) -> None:
         self._catalog = catalog
         self._outcomes = outcomes
         self._extractors = extractors
@@ -63,7 +73,7 @@ class Steps:
             if extraction is not None and not content.is_extracted:
                 self._catalog.extracted_in(c, content.id, extraction)
                 content = self._catalog.content_in(c, content.id)
-            owed = self._next_in(c, job, content, identified)
+            owed = self._next(job, content, identified)
             if content.live_spaces:
                 # Known bytes at a new place: its points must learn this folder too.
                 owed.append(Owed(job.asset, Step.RELOCATE, priority=job.priority))
@@ -126,9 +136,10 @@ class Steps:
 
             def commit(c: sqlite3.Connection) -> list[Owed]:
                 if extraction is not None:
-                    self._catalog.extracted_in(c, content.id, extraction,
-                                               part=SegmentKind.OCR if job.step is Step.OCR else None)
-                return self._next_in(c, job, self._catalog.content_in(c, content.id), identified)
+                    self._catalog.extracted_in(
+                        c, content.id, extraction, part=SegmentKind.OCR if job.step is Step.OCR else None
+                    )
+                return self._next(job, self._catalog.content_in(c, content.id), identified)
 
             await self._outcomes.done(job, commit)
 
@@ -136,13 +147,16 @@ class Steps:
         content = await self._catalog.content_of(job.asset)
         if content is None:
             return
-        owed = [Owed(job.asset, step, target, job.priority)
-                for step, target in plan.after_ocr(progress(content, ()), text_models=self._text_models())]
+        owed = [
+            Owed(job.asset, step, target, job.priority)
+            for step, target in plan.after_ocr(progress(content, ()), text_models=self._text_models())
+        ]
         await self._outcomes.also(owed)
 
-    def _next_in(self, c: sqlite3.Connection, job: Job, content: ContentRow, identified: Identified) -> list[Owed]:
-        steps = plan.steps_owed(progress(content, steps_for(identified, self._settings)),
-                                text_models=self._text_models())
+    def _next(self, job: Job, content: ContentRow, identified: Identified) -> list[Owed]:
+        steps = plan.steps_owed(
+            progress(content, steps_for(identified, self._settings)), text_models=self._text_models()
+        )
         return [Owed(job.asset, step, target, job.priority) for step, target in steps]
 
     async def _asset(self, job: Job) -> AssetRow | None:
@@ -159,8 +173,13 @@ class Steps:
 def progress(content: ContentRow, readable_steps: tuple[Step, ...]) -> plan.ContentProgress:
     """How far a content is, as the plan wants to know it."""
     return plan.ContentProgress(
-        readable_steps=readable_steps, is_extracted=content.is_extracted, wants_ocr=content.wants_ocr,
-        has_ocr=content.has_ocr, segments=content.segments, embedded_by=content.live_models)
+        readable_steps=readable_steps,
+        is_extracted=content.is_extracted,
+        wants_ocr=content.wants_ocr,
+        has_ocr=content.has_ocr,
+        segments=content.segments,
+        embedded_by=content.live_models,
+    )
 
 
 @contextlib.contextmanager

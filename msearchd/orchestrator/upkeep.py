@@ -37,8 +37,19 @@ DISK_LOW: Final = "disk-low"
 class Upkeep:
     """One service; owns the times of its own duties."""
 
-    def __init__(self, *, database: Database, catalog: Catalog, queue: JobQueue, spaces: Spaces, recovery: Recovery,
-                 data_dir: Path, min_free_bytes: int, grace_s: float, sample: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        catalog: Catalog,
+        queue: JobQueue,
+        spaces: Spaces,
+        recovery: Recovery,
+        data_dir: Path,
+        min_free_bytes: int,
+        grace_s: float,
+        sample: Callable[[], None],
+    ) -> None:
         self._database = database
         self._catalog = catalog
         self._queue = queue
@@ -83,6 +94,7 @@ class Upkeep:
         now_ms = time.time_ns() // 1_000_000
         total = 0
         while due := await self._catalog.sweepable(now_ms, self._grace_s, _SWEEP_GROUP):
+
             def forget(c: sqlite3.Connection, rows: list[int] = [row.id for row in due]) -> int:  # noqa: B006 - bound on purpose
                 return sum(self._catalog.forget_content_in(c, row) is not None for row in rows)  # type: ignore[arg-type]
 

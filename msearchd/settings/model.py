@@ -30,32 +30,67 @@ def _default_socket() -> Path:
 class WatchSettings(_Section):
     """[watch]: which folders, which files in them, and how soon a change counts."""
 
-    folders: tuple[Path, ...] = Field(default=(), description="Folders to watch; more can be added while running with `msearch add`.")
+    folders: tuple[Path, ...] = Field(
+        default=(), description="Folders to watch; more can be added while running with `msearch add`."
+    )
     backend: Literal["auto", "inotify", "watchdog", "polling", "fanotify"] = Field(
-        default="auto", description="How changes are noticed; auto takes the best that this system has.")
+        default="auto", description="How changes are noticed; auto takes the best that this system has."
+    )
     exclude: tuple[str, ...] = Field(
-        default=(), description="Patterns in gitignore syntax that hold in every folder, after the built-in list.")
+        default=(), description="Patterns in gitignore syntax that hold in every folder, after the built-in list."
+    )
     use_default_excludes: bool = Field(
-        default=True, description="Leave out caches, package folders, virtual machines, keys and the like (`msearch explain` names the rule).")
+        default=True,
+        description="Leave out caches, package folders, virtual machines, keys and the like (`msearch explain` names the rule).",
+    )
     include_hidden: bool = Field(default=False, description="Index files and folders whose name begins with a dot.")
-    use_gitignore: bool = Field(default=False, description="Honour .gitignore files; .msearchignore files are always honoured.")
+    use_gitignore: bool = Field(
+        default=False, description="Honour .gitignore files; .msearchignore files are always honoured."
+    )
     max_file_bytes: int = Field(default=2 * 1024**3, ge=1, description="Larger files are found by name only.")
     settle_closed_s: float = Field(default=0.2, ge=0, le=60, description="Quiet time after a writer closed a file.")
-    settle_created_s: float = Field(default=2.0, ge=0, le=600, description="Quiet time after a file appeared whose writer has not closed it.")
-    settle_modified_s: float = Field(default=1.0, ge=0, le=600, description="Quiet time after a change without a close.")
-    settle_gone_s: float = Field(default=0.1, ge=0, le=60, description="Quiet time after a deletion; a move back or an atomic save within it is seen as one change.")
-    settle_cap_s: float = Field(default=30.0, ge=1, le=3600, description="A file that never stops changing is taken as it is after this time.")
-    rescan_interval_h: float = Field(default=24.0, ge=0, description="Hours between full comparisons of folder and index; 0 turns them off.")
-    delete_grace_s: float = Field(default=604800.0, ge=0, description="Seconds that vectors of deleted files are kept, so that a restored file costs nothing.")
-    vanish_brake_percent: int = Field(default=50, ge=1, le=100, description="If more than this part of a folder's files vanishes at once, the folder counts as offline and nothing is deleted.")
+    settle_created_s: float = Field(
+        default=2.0, ge=0, le=600, description="Quiet time after a file appeared whose writer has not closed it."
+    )
+    settle_modified_s: float = Field(
+        default=1.0, ge=0, le=600, description="Quiet time after a change without a close."
+    )
+    settle_gone_s: float = Field(
+        default=0.1,
+        ge=0,
+        le=60,
+        description="Quiet time after a deletion; a move back or an atomic save within it is seen as one change.",
+    )
+    settle_cap_s: float = Field(
+        default=30.0, ge=1, le=3600, description="A file that never stops changing is taken as it is after this time."
+    )
+    rescan_interval_h: float = Field(
+        default=24.0, ge=0, description="Hours between full comparisons of folder and index; 0 turns them off."
+    )
+    delete_grace_s: float = Field(
+        default=604800.0,
+        ge=0,
+        description="Seconds that vectors of deleted files are kept, so that a restored file costs nothing.",
+    )
+    vanish_brake_percent: int = Field(
+        default=50,
+        ge=1,
+        le=100,
+        description="If more than this part of a folder's files vanishes at once, the folder counts as offline and nothing is deleted.",
+    )
 
 
 class QueueSettings(_Section):
     """[queue]: the persistent job queue."""
 
-    is_durable: bool = Field(default=False, description="Sync every commit to the disk; off, a power cut may cost the last seconds, which the next scan finds again.")
+    is_durable: bool = Field(
+        default=False,
+        description="Sync every commit to the disk; off, a power cut may cost the last seconds, which the next scan finds again.",
+    )
     max_attempts: int = Field(default=5, ge=1, le=100, description="Attempts at a job before it counts as failed.")
-    retry_base_s: float = Field(default=2.0, gt=0, description="Wait after the first failed attempt; doubled at each further one.")
+    retry_base_s: float = Field(
+        default=2.0, gt=0, description="Wait after the first failed attempt; doubled at each further one."
+    )
     retry_cap_s: float = Field(default=900.0, gt=0, description="Longest wait between attempts.")
     history_rows: int = Field(default=10_000, ge=0, description="Finished jobs remembered for `msearch explain`.")
 
@@ -64,73 +99,133 @@ class ExtractSettings(_Section):
     """[extract]: reading files in worker processes."""
 
     workers: int = Field(default=1, ge=1, le=32, description="Extract worker processes.")
-    timeout_s: float = Field(default=120.0, gt=0, description="Time limit for one file; a page or picture that needs longer fails, its file's other steps go on.")
+    timeout_s: float = Field(
+        default=120.0,
+        gt=0,
+        description="Time limit for one file; a page or picture that needs longer fails, its file's other steps go on.",
+    )
     memory_mb: int = Field(default=3072, ge=1024, description="Memory limit of one extract worker (address space).")
-    recycle_after: int = Field(default=500, ge=1, description="Files after which an extract worker is replaced, so that no parser's leak lasts.")
-    max_text_chars: int = Field(default=10_000_000, ge=1000, description="Text beyond this many characters of one file is left out (explain says so).")
-    chunk_chars: int = Field(default=800, ge=100, le=20_000, description="Target length of a passage in characters; part of the vector space's fingerprint.")
+    recycle_after: int = Field(
+        default=500,
+        ge=1,
+        description="Files after which an extract worker is replaced, so that no parser's leak lasts.",
+    )
+    max_text_chars: int = Field(
+        default=10_000_000,
+        ge=1000,
+        description="Text beyond this many characters of one file is left out (explain says so).",
+    )
+    chunk_chars: int = Field(
+        default=800,
+        ge=100,
+        le=20_000,
+        description="Target length of a passage in characters; part of the vector space's fingerprint.",
+    )
     chunk_overlap_chars: int = Field(default=100, ge=0, description="Characters that neighbouring passages share.")
     ocr: bool = Field(default=True, description="Read text in images and scanned pages.")
     ocr_max_pages: int = Field(default=200, ge=0, description="Scanned pages read per document.")
-    max_image_pixels: int = Field(default=300_000_000, ge=1_000_000, description="Images with more pixels are not decoded.")
+    max_image_pixels: int = Field(
+        default=300_000_000, ge=1_000_000, description="Images with more pixels are not decoded."
+    )
 
 
 class EmbeddingModel(_Section):
     """[[inference.models]]: one model."""
 
-    name: str = Field(description="Short name, part of the vector space's name.", pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    name: str = Field(
+        description="Short name, part of the vector space's name.", pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$"
+    )
     source: str = Field(description="Local folder, or model id of the hub.")
     revision: str = Field(default="", description="Revision of a hub model; empty takes the newest cached one.")
     serves: Literal["text"] = Field(default="text", description="What it embeds.")
     engine: Literal["auto", "infinity", "sentence_transformers"] = Field(
-        default="auto", description="Which engine runs it; auto takes infinity where it is usable, else sentence_transformers.")
-    python: str = Field(default="", description="Interpreter of the engine's environment; empty takes the daemon's own (infinity: the one `make infinity` made).")
+        default="auto",
+        description="Which engine runs it; auto takes infinity where it is usable, else sentence_transformers.",
+    )
+    python: str = Field(
+        default="",
+        description="Interpreter of the engine's environment; empty takes the daemon's own (infinity: the one `make infinity` made).",
+    )
     device: str = Field(default="auto", description="cpu, cuda, cuda:1, mps; auto takes a GPU where there is one.")
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(default="float32", description="Number format of the weights; part of the vector space's fingerprint.")
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        default="float32", description="Number format of the weights; part of the vector space's fingerprint."
+    )
     query_prompt: str = Field(default="", description="Text put before each question, as some models want it.")
     document_prompt: str = Field(default="", description="Text put before each passage.")
-    max_tokens: int = Field(default=0, ge=0, description="Cut passages at this many tokens; 0 takes the model's own limit.")
-    batch_tokens: int = Field(default=2048, ge=64, description="Padded tokens in one batch; 2048 is the optimum on a CPU, 16384 and more on a GPU.")
+    max_tokens: int = Field(
+        default=0, ge=0, description="Cut passages at this many tokens; 0 takes the model's own limit."
+    )
+    batch_tokens: int = Field(
+        default=2048,
+        ge=64,
+        description="Padded tokens in one batch; 2048 is the optimum on a CPU, 16384 and more on a GPU.",
+    )
     threads: int = Field(default=0, ge=0, description="CPU threads of the worker; 0 takes half of the cores.")
 
 
 class InferenceSettings(_Section):
     """[inference]: model workers."""
 
-    text_model: str = Field(default="all-minilm-l6-v2", description="Name of the model that embeds text; empty turns search by meaning off.")
+    text_model: str = Field(
+        default="all-minilm-l6-v2", description="Name of the model that embeds text; empty turns search by meaning off."
+    )
     models: tuple[EmbeddingModel, ...] = Field(
         default=(EmbeddingModel(name="all-minilm-l6-v2", source="sentence-transformers/all-MiniLM-L6-v2"),),
-        description="The models that may be used.")
-    allow_download: bool = Field(default=False, description="Fetch missing weights from the hub; off, missing weights block the jobs with the line to type.")
-    idle_unload_s: float = Field(default=900.0, ge=0, description="A model unused for this long is unloaded; 0 keeps it.")
+        description="The models that may be used.",
+    )
+    allow_download: bool = Field(
+        default=False,
+        description="Fetch missing weights from the hub; off, missing weights block the jobs with the line to type.",
+    )
+    idle_unload_s: float = Field(
+        default=900.0, ge=0, description="A model unused for this long is unloaded; 0 keeps it."
+    )
     load_timeout_s: float = Field(default=300.0, gt=0, description="Time limit for loading a model.")
-    request_timeout_s: float = Field(default=120.0, gt=0, description="Time limit for one batch; on expiry the worker is replaced.")
+    request_timeout_s: float = Field(
+        default=120.0, gt=0, description="Time limit for one batch; on expiry the worker is replaced."
+    )
 
 
 class StoreSettings(_Section):
     """[store]: where vectors live."""
 
-    backend: Literal["auto", "edge", "server", "memory"] = Field(default="auto", description="auto: server if a url is set, else the embedded Qdrant Edge; memory forgets at exit.")
-    url: str = Field(default="", description="URL of a Qdrant server or cluster; the API key is read from $QDRANT_API_KEY or api_key_file.")
+    backend: Literal["auto", "edge", "server", "memory"] = Field(
+        default="auto",
+        description="auto: server if a url is set, else the embedded Qdrant Edge; memory forgets at exit.",
+    )
+    url: str = Field(
+        default="",
+        description="URL of a Qdrant server or cluster; the API key is read from $QDRANT_API_KEY or api_key_file.",
+    )
     api_key_file: str = Field(default="", description="File that holds the server's API key.")
     grpc_port: int = Field(default=6334, ge=0, le=65535, description="gRPC port for bulk traffic; 0 uses HTTP alone.")
     shard_number: int = Field(default=1, ge=1, description="Shards of a new collection on a cluster.")
     replication_factor: int = Field(default=1, ge=1, description="Copies of each shard on a cluster.")
-    tenant: str = Field(default="", description="Name of this machine in a shared collection; empty takes the host name on a server.")
-    min_free_mb: int = Field(default=1024, ge=0, description="Indexing pauses while the data folder's disk has less space free.")
-    quantize_above: int = Field(default=20_000, ge=1000, description="Spaces with more points are quantized (TurboQuant 4 bit, rescored).")
+    tenant: str = Field(
+        default="", description="Name of this machine in a shared collection; empty takes the host name on a server."
+    )
+    min_free_mb: int = Field(
+        default=1024, ge=0, description="Indexing pauses while the data folder's disk has less space free."
+    )
+    quantize_above: int = Field(
+        default=20_000, ge=1000, description="Spaces with more points are quantized (TurboQuant 4 bit, rescored)."
+    )
     timeout_s: float = Field(default=60.0, gt=0, description="Time limit for one store operation.")
 
 
 class SearchSettings(_Section):
     """[search]: fusion of the ranked lists."""
 
-    rrf_k: float = Field(default=10.0, gt=0, description="Constant of reciprocal rank fusion; smaller trusts the first ranks more.")
+    rrf_k: float = Field(
+        default=10.0, gt=0, description="Constant of reciprocal rank fusion; smaller trusts the first ranks more."
+    )
     candidates: int = Field(default=100, ge=10, le=1000, description="Candidates taken from each list.")
     weight_words: float = Field(default=1.0, ge=0, description="Weight of the list of matching words.")
     weight_names: float = Field(default=1.0, ge=0, description="Weight of the list of matching file names.")
     weight_meaning: float = Field(default=1.0, ge=0, description="Weight of each list of near vectors.")
-    query_timeout_s: float = Field(default=10.0, gt=0, description="A list that has not answered by then is left out and named in the reply.")
+    query_timeout_s: float = Field(
+        default=10.0, gt=0, description="A list that has not answered by then is left out and named in the reply."
+    )
 
 
 class ApiSettings(_Section):
@@ -143,20 +238,30 @@ class LimitsSettings(_Section):
     """[limits]: being a quiet guest."""
 
     nice: int = Field(default=10, ge=0, le=19, description="Niceness of the child processes.")
-    drain_s: float = Field(default=20.0, gt=0, description="Time for running work to end after SIGTERM; the rest resumes at the next start.")
+    drain_s: float = Field(
+        default=20.0,
+        gt=0,
+        description="Time for running work to end after SIGTERM; the rest resumes at the next start.",
+    )
 
 
 class LogSettings(_Section):
     """[log]: events on stderr or in the journal."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least important events to log.")
-    format: Literal["auto", "human", "json"] = Field(default="auto", description="auto: for people on a terminal, JSON lines otherwise.")
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least important events to log."
+    )
+    format: Literal["auto", "human", "json"] = Field(
+        default="auto", description="auto: for people on a terminal, JSON lines otherwise."
+    )
 
 
 class Settings(_Section):
     """All of config/msearchd.toml."""
 
-    data_dir: Path = Field(default_factory=_default_data_dir, description="Database, vectors and state; never inside a watched folder.")
+    data_dir: Path = Field(
+        default_factory=_default_data_dir, description="Database, vectors and state; never inside a watched folder."
+    )
     watch: WatchSettings = WatchSettings()
     queue: QueueSettings = QueueSettings()
     extract: ExtractSettings = ExtractSettings()
