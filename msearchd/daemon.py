@@ -24,7 +24,8 @@ from msearchd.aio.instance import InstanceLock
 from msearchd.aio.sqlite import Database
 from msearchd.api.server import ControlServer
 from msearchd.control.events import EventBus
-from msearchd.domain.job import Step
+from msearchd.control.types import path_text
+from msearchd.domain.job import Job, Step
 from msearchd.domain.space import ModelKey, Space, Vectors
 from msearchd.inference.pool import Lane as PoolLane
 from msearchd.inference.pool import Pool, Role
@@ -218,6 +219,7 @@ class Daemon:
                 Step.OCR: steps.ocr,
                 Step.RELOCATE: steps.relocate,
             },
+            tell=self._tell,
         )
         self._dispatcher = Dispatcher(queue, self._lanes(runner, embed))
         self._folders = FolderList(
@@ -245,6 +247,7 @@ class Daemon:
                 watch=self._watcher.snapshot,
                 problems=lambda: tuple(self._troubles.values()),
                 is_draining=lambda: self._is_draining,
+                publish=self.events.publish,
                 data_dir=data_dir,
                 config_file=self._config_file,
             )
@@ -330,6 +333,18 @@ class Daemon:
         for model in self._text_models():  # what was missing may be there now
             await self._queue.wake(f"model:{model}")
         await self._dispatcher.run()
+
+    async def _tell(self, job: Job, error: errors.MsearchError) -> None:
+        """An event for whoever listens: which file did not go well, and why."""
+        asset = await self._catalog.asset(job.asset)
+        if asset is not None:
+            facts = {
+                "path": path_text(asset.path),
+                "step": job.step.value,
+                "code": error.code,
+                "error": error.sentence(),
+            }
+            self.events.publish("file not done", facts)
 
     async def _repair_damage(self) -> None:
         """A space whose files were damaged and set aside is embedded again."""

@@ -19,6 +19,8 @@ from msearchd.orchestrator.outcomes import Outcomes
 log = structlog.get_logger(__name__)
 
 StepFunction = Callable[[Job], Awaitable[None]]
+#: Hears of every job that did not go well: the job, and why.
+Tell = Callable[[Job, errors.MsearchError], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +35,10 @@ class InWork:
 class Runner:
     """One per daemon; remembers what runs now, for the status."""
 
-    def __init__(self, outcomes: Outcomes, steps: Mapping[Step, StepFunction]) -> None:
+    def __init__(self, outcomes: Outcomes, steps: Mapping[Step, StepFunction], *, tell: Tell) -> None:
         self._outcomes = outcomes
         self._steps = steps
+        self._tell = tell
         self._in_work: dict[int, InWork] = {}
 
     @property
@@ -79,6 +82,7 @@ class Runner:
             reason=error.sentence(),
         )
         await self._outcomes.not_done(job, error)
+        await self._tell(job, error)
 
     def _noted(self, jobs: Sequence[Job]) -> _Noted:
         return _Noted(self._in_work, jobs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -62,6 +62,7 @@ class Sources:
     watch: Callable[[], WatchStatus]
     problems: Callable[[], Sequence[str]]  # standing troubles of the daemon itself, as sentences
     is_draining: Callable[[], bool]
+    publish: Callable[[str, Mapping[str, object]], object]  # events
     data_dir: Path
     config_file: str
 
@@ -79,6 +80,7 @@ class StatusPage:
         """Note how many files became searchable since the last call; called now and then by the upkeep."""
         indexed = self._from.outcomes.indexed
         if indexed != self._indexed_seen:
+            self._from.publish("progress", {"files_indexed": indexed})
             self._rate.add(indexed - self._indexed_seen, now=time.monotonic())
             self._indexed_seen = indexed
 
