@@ -9,7 +9,7 @@ def pytest_runtest_makereport(item, call):
     """A failed test shows the end of its daemon's log."""
     report = yield
     if report.failed:
-        for name in ("daemon", "shelf"):
+        for name in ("daemon", "words_daemon", "shelf"):
             used = getattr(item, "funcargs", {}).get(name)
             home = getattr(used, "daemon", used)
             if home is not None and home.log_file.exists():
@@ -70,6 +70,16 @@ def shelf(shared_daemon, request):
 def daemon():
     """A daemon of the test's own, running, with nothing watched; stopped politely at the end if it still runs."""
     with daemon_home() as home:
+        home.start()
+        yield home
+        if home.process.poll() is None:
+            home.stop()
+
+
+@pytest.fixture
+def words_daemon():
+    """As `daemon`, with search by meaning turned off: no model loads."""
+    with daemon_home({"inference": {"text_model": ""}}) as home:
         home.start()
         yield home
         if home.process.poll() is None:

@@ -343,6 +343,10 @@ class Catalog(CatalogSearch):
         """
         reset.reset(c, what)
 
+    def all_assets_in(self, c: sqlite3.Connection) -> Iterator[AssetId]:
+        """Every visible file, read as they are asked for."""
+        return reset.visible_assets(c)
+
     async def segments_of(self, places: Sequence[tuple[ContentId, SegmentKind, int]]) -> list[Segment | None]:
         """The segment of each (content, kind, seq), in order; None where there is none any more."""
         return await self._database.read(lambda c: status.segments_of(c, places))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from typing import Final, Literal
+
+from msearchd.domain.asset import AssetId
 
 ResetType = Literal["index", "database", "all"]
 
@@ -37,3 +40,8 @@ def reset(c: sqlite3.Connection, what: ResetType) -> None:
     """Delete as said in `Catalog.reset_in`."""
     for statement in _DEPTHS[what]:
         c.execute(statement)
+
+
+def visible_assets(c: sqlite3.Connection) -> Iterator[AssetId]:
+    """Every file that is not gone, in no order."""
+    return (AssetId(id_) for (id_,) in c.execute("SELECT id FROM asset WHERE gone_ms IS NULL"))
