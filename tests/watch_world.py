@@ -242,15 +242,33 @@ class FileOps:
             out += [Path(folder) / name for name in names if not (Path(folder) / name).is_symlink()]
         return out
 
-    def files(self):
-        return [Path(f) / n for f, _, names in os.walk(self.root) for n in names if not (Path(f) / n).is_symlink()]
+    def walk_down(self, base):
+        """A chance walk from *base* down: (the folder it ends in, its files). A whole walk a step would be the test."""
+        at = base
+        while True:
+            with os.scandir(at) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+            dirs = [e.path for e in found if e.is_dir(follow_symlinks=False)]
+            if not dirs or self.rng.random() < 0.25:
+                return Path(at), [Path(e.path) for e in found if e.is_file(follow_symlinks=False)]
+            at = self.rng.choice(dirs)
 
-    def a_dir(self):
-        return self.rng.choice(self.dirs())
+    def a_dir(self, base=None):
+        return self.walk_down(base or self.root)[0]
+
+    def a_child_dir(self, base=None):
+        """Never *base* itself; raises FileNotFoundError where it has no child."""
+        path = self.a_dir(base)
+        if path == (base or self.root):
+            raise FileNotFoundError
+        return path
 
     def a_file(self):
-        files = self.files()
-        return self.rng.choice(files) if files else self.a_dir() / "none"
+        for _ in range(5):
+            _, files = self.walk_down(self.root)
+            if files:
+                return self.rng.choice(files)
+        raise FileNotFoundError
 
     def place(self):
         return self.a_dir() / self.rng.choice(self.NAMES)
@@ -278,22 +296,16 @@ class FileOps:
         self.a_file().rename(self.place())
 
     def rename_dir(self):
-        dirs = self.dirs()[1:]
-        if dirs:
-            self.rng.choice(dirs).rename(self.place())
+        self.a_child_dir().rename(self.place())
 
     def unlink(self):
         self.a_file().unlink()
 
     def rmtree(self):
-        dirs = self.dirs()[1:]
-        if dirs:
-            shutil.rmtree(self.rng.choice(dirs))
+        shutil.rmtree(self.a_child_dir())
 
     def move_out(self):
-        dirs = self.dirs()[1:]
-        if dirs:
-            self.rng.choice(dirs).rename(self.outside / f"o{self.count}")
+        self.a_child_dir().rename(self.outside / f"o{self.count}")
 
     def move_in(self):
         out = sorted(self.outside.iterdir())
@@ -301,9 +313,7 @@ class FileOps:
             self.rng.choice(out).rename(self.place())
 
     def write_outside(self):
-        out = [p for p in self.dirs(self.outside) if p != self.outside]
-        if out:
-            (self.rng.choice(out) / self.rng.choice(self.NAMES)).write_bytes(self.text())
+        (self.a_child_dir(self.outside) / self.rng.choice(self.NAMES)).write_bytes(self.text())
 
     def atomic_save(self):
         path = self.a_file()
@@ -337,10 +347,7 @@ class FileOps:
         self.place().symlink_to(self.rng.choice([self.root, Path("/etc"), self.a_file()]))
 
     def copytree(self):
-        dirs = self.dirs()[1:]
-        if not dirs:
-            return
-        source, target = self.rng.choice(dirs), self.place()
+        source, target = self.a_child_dir(), self.place()
         if not target.is_relative_to(source):
             shutil.copytree(source, target, symlinks=True)
 

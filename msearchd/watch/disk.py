@@ -18,7 +18,7 @@ from typing import Final, Literal, Self
 
 from msearchd.domain.asset import Root, StatFingerprint
 from msearchd.watch.hints import Coverage, Entered
-from msearchd.watch.ignore import FolderRules, Rule, Rules
+from msearchd.watch.ignore import CONTROL_NAMES, FolderRules, Rule, Rules, Stamp
 
 _DIR_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _MAX_CHAIN: Final = 32  # descriptors of one slice; deeper folders are opened again from the root
@@ -187,9 +187,18 @@ class Walk:
     # -- one directory -------------------------------------------------------------------------------------------------
 
     def _list_open(self, path: bytes, fd: int, entered: Entered) -> Listing:
+        for _ in range(3):
+            listing, stamps = self._list_once(path, fd, entered)
+            if self._context.rules.is_current(path, stamps):
+                break
+            self._context.rules.forget(path)  # an ignore file here is new, changed or gone
+        return listing
+
+    def _list_once(self, path: bytes, fd: int, entered: Entered) -> tuple[Listing, list[Stamp]]:
         # Before the entries: a change while we read leaves an older stamp behind, and phase 1 looks again.
         status = os.fstat(fd)
         rules = self._context.rules.folder(path)
+        stamps: list[Stamp] = []
         files: dict[bytes, StatFingerprint] = {}
         left: dict[bytes, str] = {}
         subdirs: list[bytes] = []
@@ -197,6 +206,8 @@ class Walk:
         with os.scandir(fd) as entries:
             for entry in entries:
                 is_dir = entry.is_dir(follow_symlinks=False)
+                if entry.name in CONTROL_NAMES:
+                    stamps += _stamp_of(entry)
                 if rules.check(entry.name, is_dir=is_dir) is not None:
                     excluded += 1
                     continue
@@ -214,10 +225,11 @@ class Walk:
                 files[name], reason = self._judge(fd, entry.name, seen)
                 if reason:
                     left[name] = reason
-        return Listing(
+        listing = Listing(
             path, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_dev, files, left, subdirs,
             signature(files, subdirs), entered, excluded,
         )  # fmt: skip
+        return listing, stamps
 
     # -- descriptors ---------------------------------------------------------------------------------------------------
 
@@ -235,6 +247,14 @@ class Walk:
             at = at + b"/" + name if at else name
             self._chain.append((at, fd))
         return fd
+
+
+def _stamp_of(entry: os.DirEntry[str]) -> list[Stamp]:
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return []
+    return [(entry.name, status.st_size, status.st_mtime_ns, status.st_ino)]
 
 
 def open_root(path: bytes) -> tuple[int, RootIdentity]:

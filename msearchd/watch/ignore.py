@@ -24,7 +24,8 @@ from msearchd.watch import default_excludes, paths
 from msearchd.watch.partial import is_partial_text
 
 #: Files that change what is left out: a hint on one of them means "look at its folder again, and all below".
-CONTROL_FILES: Final = frozenset({b".msearchignore", b".gitignore", b".nomedia"})
+CONTROL_NAMES: Final = frozenset({".msearchignore", ".gitignore", ".nomedia"})
+CONTROL_FILES: Final = frozenset(os.fsencode(name) for name in CONTROL_NAMES)
 _MAX_IGNORE_FILE_BYTES: Final = 256 * 1024
 _SIMPLE = re.compile(r"[^*?\[\]\\!/ ]+")  # no wildcard, no path
 _SUFFIX = re.compile(r"\*(\.[^*?\[\]\\!/ ]+)")
@@ -111,12 +112,17 @@ class PatternSet:
                 self._file_patterns.insert(0, row)
 
 
+#: Name, size, mtime_ns and inode of an ignore file.
+Stamp = tuple[str, int, int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """The ignore files of one folder. `sets`: strongest first."""
+    """The ignore files of one folder. `sets`: strongest first. `stamps`: which files they were read from."""
 
     sets: tuple[PatternSet, ...] = ()
     nomedia: Rule | None = None
+    stamps: frozenset[Stamp] = frozenset()
 
 
 _EMPTY: Final = _Folder()
@@ -200,6 +206,11 @@ class Rules:
                 return rule
         return None
 
+    def is_current(self, path: bytes, stamps: Iterable[Stamp]) -> bool:
+        """True if what is remembered of folder *path* was read from the ignore files that a listing just saw."""
+        wanted = frozenset(stamp for stamp in stamps if stamp[0] in self._names())
+        return self._load(path).stamps == wanted
+
     def forget(self, path: bytes) -> None:
         """Read the ignore files of folder *path* again when next asked."""
         self._folders.pop(path, None)
@@ -224,19 +235,31 @@ class Rules:
     def _read(self, path: bytes) -> _Folder:
         base = paths.join(self.root, path)
         sets = []
-        names = [b".msearchignore", b".gitignore"] if self.settings.use_gitignore else [b".msearchignore"]
+        rule: Rule | None = None
+        stamps: set[Stamp] = set()
         complaints: list[str] = []
-        for name in names:
-            text = _read_small(paths.join(base, name))
-            if text:
-                patterns = PatternSet(text.splitlines(), os.fsdecode(paths.join(base, name)))
+        for name in self._names():
+            full = paths.join(base, os.fsencode(name))
+            try:
+                status = os.lstat(full)
+            except OSError:
+                continue
+            stamps.add((name, status.st_size, status.st_mtime_ns, status.st_ino))
+            if name == ".nomedia":
+                rule = Rule(name, os.fsdecode(full))
+            elif text := _read_small(full):
+                patterns = PatternSet(text.splitlines(), os.fsdecode(full))
                 complaints += patterns.complaints
                 sets.append(patterns)
-        nomedia = paths.join(base, b".nomedia")
-        rule = Rule(".nomedia", os.fsdecode(nomedia)) if os.path.lexists(nomedia) else None
         if complaints:
             self.complaints[path] = tuple(complaints)
-        return _Folder(tuple(sets), rule) if sets or rule else _EMPTY
+        return _Folder(tuple(sets), rule, frozenset(stamps)) if stamps else _EMPTY
+
+    def _names(self) -> tuple[str, ...]:
+        """Ignore files that count here, strongest first."""
+        if self.settings.use_gitignore:
+            return (".msearchignore", ".gitignore", ".nomedia")
+        return (".msearchignore", ".nomedia")
 
 
 def check_patterns(patterns: PatternSet) -> None:

@@ -140,7 +140,7 @@ def test_at_the_limit_a_directory_stays_in_the_books_without_a_watch(books):
     assert len(tree.unwatched) == 1
     kernel.is_full = False
     put(tree, kernel, b"a", "A")
-    assert len(tree.unwatched) == 0
+    assert not tree.unwatched
 
 
 def test_the_end_of_a_watch_forgets_all_below(books):
@@ -206,7 +206,7 @@ class BooksAndDisk(RuleBasedStateMachine):
         """A whole walk, parents first, makes the books equal to the disk."""
         for path in sorted(self.disk, key=lambda p: p.replace(b"/", b"\0")):
             put(self.tree, self.kernel, path, self.disk[path])
-        places = {p: wd for p, wd in self.tree.paths_of(R)}
+        places = dict(self.tree.paths_of(R))
         for path, name in self.disk.items():
             assert places[path] == self.kernel.wd_of[name]
 
