@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import importlib
 import importlib.util
 import os
@@ -47,7 +48,7 @@ def die_with_parent(parent_pid: int) -> None:
 
 
 def apply_limits(limits: dict[str, Any]) -> None:
-    """Set nice, address space and open files as the hello asks; a refused limit is not fatal (a container may refuse)."""
+    """Set nice, address space and open files as the hello asks; a refused limit is not fatal (in a container)."""
     with contextlib.suppress(OSError, ValueError):
         if nice := limits.get("nice"):
             os.nice(nice)
@@ -67,6 +68,7 @@ def main() -> None:
     die_with_parent(parent_pid)
     # The parent decides when we stop: a Ctrl-C at the terminal goes to the daemon alone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable()  # a crash in a decoder names its line in our last words
     adopt_package()
     sock = socket.socket(fileno=fd)
     sock.setblocking(True)
@@ -74,7 +76,7 @@ def main() -> None:
 
 
 def run_module(module_name: str, sock: socket.socket) -> None:
-    """Take the hello from *sock*, apply its limits, run the module's `main`; an error before ready is told to the parent."""
+    """Take the hello from *sock*, apply its limits, run the module's `main`; an error before ready is told."""
     from msearchd import errors
     from msearchd.aio import wire
 

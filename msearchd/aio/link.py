@@ -1,7 +1,7 @@
 """Parent side of the wire: many requests in flight over one socket, each with a deadline.
 
 In: op, plain arguments, raw body. Out: the reply, or a stream of replies, or the error that the child sent.
-Owns the socket; knows nothing of processes (aio.child does).
+Owns the socket; knows nothing of processes (aio.process does).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,10 +46,16 @@ class Link:
     """Request multiplexer over a connected socket. One reading task, owned here; closed by `close`."""
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, describe_end: Callable[[], str]
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        describe_end: Callable[[], str],
+        settle_end: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._reader, self._writer = reader, writer
         self._describe_end = describe_end
+        self._settle_end = settle_end
         self._waiters: dict[int, _Waiter] = {}
         self._ids = itertools.count(1)
         self._ended = asyncio.Event()
@@ -64,14 +70,16 @@ class Link:
         name: str,
         deadline_s: float,
         describe_end: Callable[[], str],
+        settle_end: Callable[[], Awaitable[None]] | None = None,
     ) -> tuple[Link, Mapping[str, Any]]:
         """Send *hello*, wait for the ready frame; return the link and the child's facts.
 
+        *describe_end* says why the child ended; *settle_end* is awaited first: it returns when that is known, soon.
         Raises what the child reports, LinkLost if it ends first, DeadlineExpired after *deadline_s*.
         """
         sock.setblocking(False)
         reader, writer = await asyncio.open_connection(sock=sock)
-        link = cls(reader, writer, describe_end=describe_end)
+        link = cls(reader, writer, describe_end=describe_end, settle_end=settle_end)
         try:
             writer.writelines(wire.encode({"id": 0, "op": "hello", "args": dict(hello)}))
             async with asyncio.timeout(deadline_s):
@@ -82,6 +90,8 @@ class Link:
             raise DeadlineExpired(message) from error
         except (asyncio.IncompleteReadError, ConnectionError, wire.WireError) as error:
             writer.close()
+            if settle_end is not None:
+                await settle_end()
             message = f"{name} ended while starting: {describe_end()}"
             raise LinkLost(message) from error
         except BaseException:
@@ -134,8 +144,11 @@ class Link:
         *,
         deadline_s: float,
         lane: int = wire.LANE_BULK,
-    ) -> AsyncIterator[Reply]:
-        """Send one request and yield every frame of its answer, the closing frame included. *deadline_s* is for the whole."""
+    ) -> AsyncGenerator[Reply, None]:
+        """Send one request and yield every frame of its answer, the closing one included.
+
+        *deadline_s* is for the whole answer; a child that does not even take the request runs into it as well.
+        """
         if self._ended.is_set():
             raise LinkLost(self._describe_end())
         request_id = next(self._ids)
@@ -147,7 +160,8 @@ class Link:
             self._writer.writelines(
                 wire.encode({"id": request_id, "op": op, "lane": lane, "args": dict(args or {})}, body)
             )
-            await self._writer.drain()
+            async with asyncio.timeout_at(due):
+                await self._writer.drain()
             while not is_over:
                 async with asyncio.timeout_at(due):
                     item = await waiter.replies.get()
@@ -160,6 +174,7 @@ class Link:
             message = f"no answer to {op!r} within {deadline_s:g} s"
             raise DeadlineExpired(message) from error
         except ConnectionError as error:
+            await self._ended.wait()  # the reading task meets the end as well and waits for its reason
             raise LinkLost(self._describe_end()) from error
         finally:
             self._waiters.pop(request_id, None)
@@ -189,7 +204,9 @@ class Link:
                 else:
                     waiter.replies.put_nowait(Reply(header.get("args", {}), body, bool(header.get("more"))))
         except (asyncio.IncompleteReadError, ConnectionError, wire.WireError):
-            pass  # the end of the child: told to every waiter below
+            # The end of the child: told to every waiter below, with its exit status and last words.
+            if self._settle_end is not None:
+                await self._settle_end()
         finally:
             self._end()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import os
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -74,11 +75,12 @@ class Server:
         on_arrival: Callable[[Request], None] | None = None,
     ) -> None:
         self._sock = sock
-        # Called on the reader thread, so that work may be prepared while an earlier request computes; must return at once.
+        # Called on the reader thread: work may be prepared while an earlier request computes. Must return at once.
         self._on_arrival = on_arrival
         self._handlers = handlers
         self._waiting: list[tuple[int, int, Request]] = []  # heap by (lane, arrival)
         self._arrivals = 0
+        self._running: set[int] = set()  # more than one where interactive requests pass a bulk one
         self._cancelled: set[int] = set()
         self._state = threading.Condition()
         self._send_lock = threading.Lock()
@@ -95,6 +97,12 @@ class Server:
         """True once the parent sent `cancel` for *request_id*."""
         return request_id in self._cancelled
 
+    def _cancel(self, request_id: int) -> None:
+        # Only what waits or runs: the answer of anything else is on its way, and its number would stay here for ever.
+        with self._state:
+            if request_id in self._running or any(request.id == request_id for _, _, request in self._waiting):
+                self._cancelled.add(request_id)
+
     def run_waiting(self, *, up_to_lane: int) -> int:
         """Run every waiting request of lanes <= *up_to_lane*; return how many."""
         count = 0
@@ -102,7 +110,7 @@ class Server:
             with self._state:
                 if not self._waiting or self._waiting[0][0] > up_to_lane:
                     return count
-                request = heapq.heappop(self._waiting)[2]
+                request = self._pop()
             self._run_one(request)
             count += 1
 
@@ -112,7 +120,12 @@ class Server:
                 if self._at_end:
                     return None
                 self._state.wait()
-            return heapq.heappop(self._waiting)[2]
+            return self._pop()
+
+    def _pop(self) -> Request:
+        request = heapq.heappop(self._waiting)[2]
+        self._running.add(request.id)
+        return request
 
     def _read_requests(self) -> None:
         try:
@@ -124,7 +137,7 @@ class Server:
                 if request.op == "ping":
                     self._send({"id": request.id, "ok": True, "more": False, "args": {}})
                 elif request.op == "cancel":
-                    self._cancelled.add(int(request.args["target"]))
+                    self._cancel(int(request.args["target"]))
                 elif request.op == "stop":
                     break
                 else:
@@ -134,18 +147,21 @@ class Server:
                         self._arrivals += 1
                         heapq.heappush(self._waiting, (request.lane, self._arrivals, request))
                         self._state.notify()
-        except (EOFError, OSError, wire.WireError):
+        except (EOFError, OSError):
             # The parent is gone: nobody will read an answer, and a handler may compute for minutes.
             os._exit(0)
+        except Exception:  # noqa: BLE001 - a frame that is no request: without a reader nobody would ever hear from us
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(os.EX_PROTOCOL)
         with self._state:
             self._at_end = True
             self._state.notify()
 
     def _run_one(self, request: Request) -> None:
-        if request.id in self._cancelled:
-            self._cancelled.discard(request.id)
-            return
         try:
+            if request.id in self._cancelled:
+                return
             handler = self._handlers.get(request.op)
             if handler is None:
                 message = f"this child has no operation {request.op!r}"
@@ -158,12 +174,14 @@ class Server:
                     self._reply(request.id, part, more=True)
                 result = None
             self._reply(request.id, result, more=False)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told to the parent, whatever it is
             if not isinstance(error, errors.MsearchError):
                 traceback.print_exc()  # to stderr: the parent keeps its tail for the report
             self._send({"id": request.id, "ok": False, "more": False, "error": errors.to_wire(error)})
         finally:
-            self._cancelled.discard(request.id)
+            with self._state:
+                self._running.discard(request.id)
+                self._cancelled.discard(request.id)
 
     def _reply(self, request_id: int, result: Result, *, more: bool) -> None:
         answer = result if isinstance(result, Answer) else Answer(result or {})

@@ -92,7 +92,7 @@ class Database:
                     )
                 )
                 for _ in range(readers):
-                    opened.append(await _connect(path, "query_only=ON"))
+                    opened.append(await _connect(path, "query_only=ON"))  # noqa: PERF401 - each is to be closed if a later one fails
         except BaseException:
             for connection in opened:  # a connection left open has a thread that keeps the process from ending
                 await connection.close()
@@ -100,7 +100,7 @@ class Database:
         return cls(path, opened[0], opened[1:])
 
     def submit(self, operation: Operation[T]) -> asyncio.Future[T]:
-        """Hand *operation* in for the next transaction; as `write`, for callers that must outlive their cancellation."""
+        """Hand *operation* in for the next transaction; as `write`, for callers who outlive their cancellation."""
         if self._is_closing:
             message = "the database is closing"
             raise errors.RetryLater(message)
@@ -153,7 +153,7 @@ class Database:
         Raises BadRequest where *target* exists; RetryLater where it cannot be written now.
         """
         part = target.with_name(target.name + ".part")
-        if target.exists():
+        if await asyncio.to_thread(target.exists):
             message = f"{target} exists already"
             raise errors.BadRequest(message, hint="name a file that is not there yet")
         try:
@@ -250,10 +250,10 @@ class Database:
 
 
 def _in_one_transaction(connection: sqlite3.Connection, operations: list[Operation[Any]]) -> list[Any]:
-    """Results in order. Where one raises, all are undone, those before it are committed, it gets its error, the rest goes on.
+    """Results in order. Where one raises, those before it are committed, it gets its error, the rest goes on.
 
     An operation that fails after its neighbours ran would fail after their commit too: it is not run a second time.
-    Where the transaction itself cannot begin or commit, everyone gets that error: trying each alone would wait as often.
+    Where the transaction itself cannot begin or commit, all get that error: trying each alone would wait as often.
     """
     results: list[Any] = []
     try:
@@ -263,11 +263,11 @@ def _in_one_transaction(connection: sqlite3.Connection, operations: list[Operati
         return [error] * len(operations)
     try:
         for operation in operations:
-            results.append(operation(connection))  # noqa: PERF401 - its length tells which one failed
+            results.append(operation(connection))
             if not connection.in_transaction:
-                # SQLite itself rolled back (disk full, I/O error) and the operation hid it: never commit the rest alone.
+                # SQLite itself rolled back (disk full, I/O error) and the operation hid it: never commit the rest.
                 message = "the transaction was rolled back inside an operation"
-                raise sqlite3.OperationalError(message)
+                raise sqlite3.OperationalError(message)  # noqa: TRY301 - as if the operation had raised it
     except Exception as error:  # noqa: BLE001 - becomes the outcome
         _roll_back(connection)
         failed = min(len(results), len(operations) - 1)

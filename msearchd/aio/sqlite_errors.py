@@ -42,7 +42,7 @@ def translated(error: BaseException) -> BaseException:
         new = errors.Misconfigured(
             f"the database is damaged: {error}",
             key="database",
-            hint="stop the daemon and move the database file aside; the next start builds the index anew from your files",
+            hint="stop the daemon and move the database aside; the next start builds the index anew from your files",
         )
     elif code in _PASSING or "rolled back inside" in str(error):
         new = errors.RetryLater(

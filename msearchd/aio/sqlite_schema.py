@@ -1,7 +1,7 @@
 """Migrations and named queries: SQL that lies in .sql files of a package.
 
-A migration is a numbered file (`0001_jobs.sql`), applied once, in one transaction with its number. A query begins with a
-line `-- name --  one sentence of purpose`.
+A migration is a numbered file (`0001_jobs.sql`), applied once, in one transaction with its number. A query begins
+with a line `-- name --  one sentence of purpose`.
 """
 
 from __future__ import annotations

@@ -46,9 +46,13 @@ def encode(header: Header, body: bytes | memoryview = b"") -> list[bytes | memor
 
 
 def _decode_header(packed: bytes | memoryview) -> Header:
-    header = msgpack.unpackb(packed, raw=False, strict_map_key=False, unicode_errors="surrogateescape")
-    if not isinstance(header, dict):
-        message = "the frame header is not a map"
+    try:
+        header = msgpack.unpackb(packed, raw=False, strict_map_key=False, unicode_errors="surrogateescape")
+    except Exception as error:  # msgpack raises ValueError, its own kinds and UnicodeDecodeError
+        message = f"the frame header cannot be read: {error}"
+        raise WireError(message) from error
+    if not isinstance(header, dict) or not isinstance(header.get("id"), int):
+        message = "the frame header is no map with an id"
         raise WireError(message)
     return header
 
