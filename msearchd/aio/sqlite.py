@@ -263,14 +263,15 @@ def _in_one_transaction(connection: sqlite3.Connection, operations: list[Operati
         return [error] * len(operations)
     try:
         for operation in operations:
-            results.append(operation(connection))
+            result = operation(connection)
             if not connection.in_transaction:
                 # SQLite itself rolled back (disk full, I/O error) and the operation hid it: never commit the rest.
                 message = "the transaction was rolled back inside an operation"
                 raise sqlite3.OperationalError(message)  # noqa: TRY301 - as if the operation had raised it
+            results.append(result)
     except Exception as error:  # noqa: BLE001 - becomes the outcome
         _roll_back(connection)
-        failed = min(len(results), len(operations) - 1)
+        failed = len(results)
         before = _in_one_transaction(connection, operations[:failed]) if failed else []
         after = _in_one_transaction(connection, operations[failed + 1 :]) if operations[failed + 1 :] else []
         return [*before, error, *after]
@@ -328,7 +329,7 @@ async def _connect(path: Path, *pragmas: str) -> aiosqlite.Connection:
     connection = await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
     try:
         for pragma in (f"busy_timeout={_BUSY_TIMEOUT_MS}", *pragmas):
-            await connection.execute(f"PRAGMA {pragma}")
+            await connection.execute_fetchall(f"PRAGMA {pragma}")  # to its end: an open statement refuses a backup
     except BaseException:
         await connection.close()
         raise
