@@ -13,7 +13,7 @@ from msearchd.control.replies import Verdict as Answer
 from msearchd.control.types import path_text
 from msearchd.domain.asset import AssetState, RootState
 from msearchd.jobs.queue import HistoryRow, JobQueue, JobRow
-from msearchd.store.catalog import AssetRow, Catalog
+from msearchd.store.catalog import AssetRow, Catalog, ContentRow
 from msearchd.watch.status import Verdict
 
 
@@ -67,6 +67,8 @@ class Explainer:
                 "segments": {kind.value: count for kind, count in counts.items() if count},
                 "spaces": sorted(content.live_spaces),
             }
+            if row.state is AssetState.INDEXED:
+                facts["sentence"] = _indexed(content, row.root_state)
         return reply.model_copy(update=facts)
 
     def _answer(self, path: bytes, verdict: Verdict, row: AssetRow | None) -> tuple[Answer, str]:
@@ -85,18 +87,41 @@ class Explainer:
 
 
 def _of_state(row: AssetRow) -> tuple[Answer, str]:
-    offline = " Its folder is offline: the hits are remembered." if row.root_state is RootState.OFFLINE else ""
+    offline = _offline(row.root_state)
     match row.state:
         case AssetState.INDEXED:
-            return "indexed", f"It is indexed: found by name, by words and by meaning.{offline}"
+            return "indexed", f"It is indexed.{offline}"
         case AssetState.PENDING:
             return "pending", f"Work for it is queued or running; its jobs are below.{offline}"
         case AssetState.BLOCKED:
-            return "blocked", f"It waits: {row.reason}{offline}"
+            return "blocked", f"It waits: {_ended(row.reason)}{offline}"
         case AssetState.FAILED:
-            return "failed", f"It could not be indexed: {row.reason} Try again with: msearch retry PATH{offline}"
+            return (
+                "failed",
+                f"It could not be indexed: {_ended(row.reason)} Try again with: msearch retry PATH{offline}",
+            )
         case AssetState.SKIPPED:
-            return "skipped", f"It is found by name only: {row.reason}{offline}"
+            return "skipped", f"It is found by name only: {_ended(row.reason.removesuffix(_NAME_ONLY))}{offline}"
+
+
+#: How reasons to skip a file often end; said once is enough.
+_NAME_ONLY = ": found by name only"
+
+
+def _indexed(content: ContentRow, root_state: RootState) -> str:
+    """By which lists it is found, and why not by more."""
+    ways = ["by name", *(["by words"] if content.segments else []), *(["by meaning"] if content.live_spaces else [])]
+    shown = ways[0] if len(ways) == 1 else f"{', '.join(ways[:-1])} and {ways[-1]}"
+    note = f" Not all of it was read: {_ended(content.note)}" if content.note else ""
+    return f"It is indexed: found {shown}.{note}{_offline(root_state)}"
+
+
+def _offline(state: RootState) -> str:
+    return " Its folder is offline: the hits are remembered." if state is RootState.OFFLINE else ""
+
+
+def _ended(reason: str) -> str:
+    return reason if reason.endswith((".", "!", "?")) else f"{reason}."
 
 
 def job_reply(job: JobRow) -> JobReply:
