@@ -11,7 +11,7 @@ help: ## say what there is
 .venv/.ready: pyproject.toml constraints.txt $(SETUP)
 	@bash $(SETUP) main
 
-.venv-infinity/.ready: constraints-infinity.txt $(SETUP)
+.venv-infinity/.ready: msearchd/inference/constraints-infinity.txt $(SETUP) | .venv/.ready
 	@bash $(SETUP) infinity
 
 setup: .venv/.ready ## make .venv with everything but infinity-emb

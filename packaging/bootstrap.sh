@@ -60,10 +60,8 @@ case "${1:-main}" in
     touch .venv/.ready
     ;;
   infinity)
-    make_venv .venv-infinity
-    pip_in .venv-infinity --upgrade 'pip>=25.1'
-    pip_in .venv-infinity -c constraints-infinity.txt torch
-    pip_in .venv-infinity -c constraints-infinity.txt 'infinity-emb[torch]' aiohttp requests pillow msgpack
+    # The program's own command, as a user would type it.
+    .venv/bin/python -m msearchd engines install infinity --folder .venv-infinity
     touch .venv-infinity/.ready
     ;;
   *) say "usage: bootstrap.sh main|infinity"; exit 2 ;;

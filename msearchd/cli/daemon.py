@@ -52,6 +52,11 @@ def parser() -> argparse.ArgumentParser:
     )
     config.add_argument("--json", action="store_true", help="as JSON")
     with_config(config)
+    engines = verb("engines", _engines, "make the environment of an engine that cannot share ours")
+    engines.add_argument("action", choices=("install",))
+    engines.add_argument("engine", choices=("infinity",))
+    engines.add_argument("--folder", type=Path, metavar="DIR", help="where (default: engines/ in the data folder)")
+    with_config(engines)
     verb("version", _version, "show the version")
     return root
 
@@ -131,6 +136,14 @@ def _doctor(args: argparse.Namespace) -> int:
     for warning in loaded.warnings:
         print(f"--   {warning}")
     return 0 if is_able else 1
+
+
+def _engines(args: argparse.Namespace) -> int:
+    from msearchd.inference.environments import engine_folder, install_infinity
+
+    folder = args.folder or engine_folder(load_with_origins(args.config, os.environ).settings.data_dir, args.engine)
+    install_infinity(folder.absolute(), say=lambda line: print(line, flush=True))
+    return 0
 
 
 def _version(_args: argparse.Namespace) -> int:
