@@ -49,6 +49,9 @@ class DaemonHome:
             name: {**_QUICK.get(name, {}), **(settings or {}).get(name, {})} for name in {*_QUICK, *(settings or {})}
         }
         self.process: subprocess.Popen[bytes] | None = None
+        self.prefix: tuple[
+            str, ...
+        ] = ()  # put before the command line: what changes limits and rights, then executes it
         self.api = Connection(str(self.socket))
         for folder in ("data", "tmp", "run", "files"):
             (home / folder).mkdir(exist_ok=True)
@@ -90,7 +93,7 @@ class DaemonHome:
         self.write_config()
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "msearchd", "run", "--config", str(self.config)],
+                [*self.prefix, sys.executable, "-m", "msearchd", "run", "--config", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

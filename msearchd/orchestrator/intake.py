@@ -77,7 +77,7 @@ class Intake:
                 priority = Priority.LIVE if change.is_live else Priority.BACKFILL
                 return [Owed(asset, Step.IDENTIFY, priority=priority)]
             case changes.FileTouched():
-                self._catalog.touch_file_in(c, change.root, change.path, change.fingerprint)
+                return self._touch_file(c, change)
             case changes.FileLeft():
                 asset = self._catalog.see_file_in(c, change.root, change.path, change.fingerprint)
                 self._catalog.unlink_content_in(c, asset)
@@ -104,6 +104,14 @@ class Intake:
                 message = f"{type(change).__name__} is not a change of one file"
                 raise TypeError(message)
         return []
+
+    def _touch_file(self, c: sqlite3.Connection, change: changes.FileTouched) -> list[Owed]:
+        asset = self._catalog.touch_file_in(c, change.root, change.path, change.fingerprint)
+        if asset is None or self._catalog.state_in(c, asset) is not AssetState.FAILED:
+            return []
+        # Its permissions may have been what was wrong.
+        self._catalog.set_state_in(c, asset, AssetState.PENDING)
+        return [Owed(asset, Step.IDENTIFY, priority=Priority.LIVE)]
 
     def _move_file(self, c: sqlite3.Connection, change: changes.FileMoved) -> list[Owed]:
         asset = self._catalog.move_file_in(c, change.root, change.old, change.new_root, change.new, change.fingerprint)

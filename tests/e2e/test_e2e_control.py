@@ -70,9 +70,17 @@ def test_explain_has_an_answer_for_every_kind_of_path(shelf):
     shelf.write("__pycache__/x.py", "excluded")
     (shelf.folder / "folder").mkdir()
     shelf.sync()
-    verdicts = {name: shelf.explain(name)["verdict"] for name in ("indexed.txt", "broken.docx", "noise.bin", "__pycache__/x.py", "never.txt")}
-    assert verdicts == {"indexed.txt": "indexed", "broken.docx": "failed", "noise.bin": "skipped",
-                        "__pycache__/x.py": "excluded", "never.txt": "missing"}
+    verdicts = {
+        name: shelf.explain(name)["verdict"]
+        for name in ("indexed.txt", "broken.docx", "noise.bin", "__pycache__/x.py", "never.txt")
+    }
+    assert verdicts == {
+        "indexed.txt": "indexed",
+        "broken.docx": "failed",
+        "noise.bin": "skipped",
+        "__pycache__/x.py": "excluded",
+        "never.txt": "missing",
+    }
     indexed = shelf.explain("indexed.txt")
     assert indexed["segments"]["body"] == 1
     assert indexed["spaces"]

@@ -62,7 +62,12 @@ def test_a_second_daemon_on_the_same_data_is_refused_with_a_sentence(words_daemo
     daemon = words_daemon
     started = subprocess.run(
         [sys.executable, "-m", "msearchd", "run", "--config", str(daemon.config)],
-        capture_output=True, text=True, env=daemon.environment(), timeout=60, check=False)
+        capture_output=True,
+        text=True,
+        env=daemon.environment(),
+        timeout=60,
+        check=False,
+    )
     said = started.stdout + started.stderr
     assert started.returncode == 78, said
     assert str(daemon.pid) in said
@@ -94,8 +99,14 @@ def test_a_broken_settings_file_is_refused_before_anything_starts(words_daemon):
     daemon = words_daemon
     daemon.stop()
     daemon.config.write_text(f'data_dir = "{daemon.data_dir}"\n[watch]\nsettle_closd_s = 1\n')
-    started = subprocess.run([sys.executable, "-m", "msearchd", "run", "--config", str(daemon.config)],
-                             capture_output=True, text=True, env=daemon.environment(), timeout=60, check=False)
+    started = subprocess.run(
+        [sys.executable, "-m", "msearchd", "run", "--config", str(daemon.config)],
+        capture_output=True,
+        text=True,
+        env=daemon.environment(),
+        timeout=60,
+        check=False,
+    )
     assert started.returncode == 78
     assert "settle_closed_s" in started.stderr  # what was meant
     assert ":3:" in started.stderr  # where it stands
@@ -144,7 +155,9 @@ def test_the_daemon_process_never_loads_an_engine_and_stays_small(daemon):
     daemon.add(daemon.files)
     daemon.sync()
     assert daemon.found_by_words("ibis7x")
-    heavy = re.compile(r"torch|numpy|qdrant|onnxruntime|PIL|pillow|kreuzberg|magika|tokenizers|cv2|scipy", re.IGNORECASE)
+    heavy = re.compile(
+        r"torch|numpy|qdrant|onnxruntime|PIL|pillow|kreuzberg|magika|tokenizers|cv2|scipy", re.IGNORECASE
+    )
     assert {name for name in mapped_files(daemon.pid) if heavy.search(name)} == set()
     after = daemon.status()["resident_bytes"]
     assert after <= 80 * 1024**2, f"{after >> 20} MiB after indexing and searching"
@@ -156,8 +169,11 @@ def test_killed_while_it_resets_nothing_is_lost_and_it_does_not_stand_still_for_
     daemon.sync()
     for what in ("index", "database"):
         asking = subprocess.Popen(
-            [sys.executable, "-m", "msearchd.cli.client", "reset", what, "--yes"], env=daemon.environment(),
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            [sys.executable, "-m", "msearchd.cli.client", "reset", what, "--yes"],
+            env=daemon.environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         deadline = time.monotonic() + 30
         while not _is_pausing(daemon) and asking.poll() is None:  # it began
             assert time.monotonic() < deadline

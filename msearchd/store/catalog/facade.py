@@ -75,9 +75,11 @@ class Catalog(CatalogSearch):
         """The file is there; its row is made, or un-hidden. Same bytes as before it went: searchable at once."""
         return tree.see_file(c, root, path, fingerprint)
 
-    def touch_file_in(self, c: sqlite3.Connection, root: RootId, path: bytes, fingerprint: StatFingerprint) -> None:
+    def touch_file_in(
+        self, c: sqlite3.Connection, root: RootId, path: bytes, fingerprint: StatFingerprint
+    ) -> AssetId | None:
         """Only its ctime moved: remember that."""
-        tree.touch_file(c, root, path, fingerprint)
+        return tree.touch_file(c, root, path, fingerprint)
 
     def hide_file_in(self, c: sqlite3.Connection, root: RootId, path: bytes) -> AssetId | None:
         """The file is gone: out of every search with this commit. None if it was not known."""

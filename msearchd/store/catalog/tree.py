@@ -78,10 +78,12 @@ def see_file(c: sqlite3.Connection, root: RootId, path: bytes, fingerprint: Stat
     return AssetId(id_)
 
 
-def touch_file(c: sqlite3.Connection, root: RootId, path: bytes, fingerprint: StatFingerprint) -> None:
-    """Only its ctime moved: remember that. Quiet for a file that is not known."""
-    if (found := _visible_file(c, root, path)) is not None:
-        c.execute(SQL["set_fingerprint"], (found[0], *_columns(fingerprint)))
+def touch_file(c: sqlite3.Connection, root: RootId, path: bytes, fingerprint: StatFingerprint) -> AssetId | None:
+    """Only its ctime moved: remember that. None for a file that is not known."""
+    if (found := _visible_file(c, root, path)) is None:
+        return None
+    c.execute(SQL["set_fingerprint"], (found[0], *_columns(fingerprint)))
+    return AssetId(found[0])
 
 
 def hide_file(c: sqlite3.Connection, root: RootId, path: bytes, *, now_ms: int) -> AssetId | None:
