@@ -35,9 +35,16 @@ make_venv() { # folder
   fi
 }
 
-pip_in() { # folder, arguments...
-  local folder=$1; shift
-  "$folder/bin/python" -m pip --disable-pip-version-check install -q "$@" 2> >(grep -v '^WARNING: Location' >&2)
+pip_in() { # folder, arguments...; quiet unless it fails
+  local folder=$1 log; shift
+  log=$(mktemp)
+  say "installing: $(printf '%s ' "$@" | sed 's/-c [^ ]* //; s/--upgrade //; s/--group //g')"
+  if ! "$folder/bin/python" -m pip --disable-pip-version-check install -q "$@" >"$log" 2>&1; then
+    cat "$log" >&2
+    rm -f "$log"
+    return 1
+  fi
+  rm -f "$log"
 }
 
 # systemd-python has no wheels: it needs headers and a compiler. Without it our own notifier serves.
