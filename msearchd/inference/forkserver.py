@@ -180,7 +180,7 @@ class ForkedProcess:
 
     async def follow(self) -> None:
         """Ask for the fork and listen until the process has ended. One task, owned by the fork server."""
-        frames: AsyncGenerator[Reply, None] = self._server.link.stream("fork", deadline_s=_FOREVER_S)  # type: ignore[assignment]
+        frames: AsyncGenerator[Reply, None] = self._server.link.stream("fork", deadline_s=_FOREVER_S)
         try:
             async with contextlib.aclosing(frames):
                 async for reply in frames:

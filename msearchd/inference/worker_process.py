@@ -87,7 +87,7 @@ class WorkerProcess:
         self._began()
         try:
             frames = child.link.stream(op, args, body, deadline_s=_FOREVER_S, lane=lane)
-            async with contextlib.aclosing(frames):  # type: ignore[type-var]
+            async with contextlib.aclosing(frames):
                 async for reply in frames:
                     self._progress_at = asyncio.get_running_loop().time()
                     yield reply
