@@ -5,6 +5,7 @@ In: looks and listings of the disk. Out: entries in a `Found`, and where to go o
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -217,6 +218,11 @@ def _is_trusted(known: KnownDir, listing: Listing) -> bool:
     """True if phase 1 of the next start can believe what is stored; else store today's stamps."""
     stored = (known.inode, known.mtime_ns, known.ctime_ns)
     return stored == (listing.inode, listing.mtime_ns, listing.ctime_ns) and is_stamp_safe(known)
+
+
+def stamp_of(status: os.stat_result) -> tuple[int, int, int]:
+    """What of a directory changes when an entry comes, goes or is renamed."""
+    return (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def is_stamp_safe(known: KnownDir) -> bool:

@@ -28,6 +28,8 @@ class WatchedRoot:
     #: Which folder stood there when its losses were not believed; another one there is worth a scan at once.
     doubted: RootIdentity | None = None
     doubts: int = 0
+    #: A person said that what is missing was deleted; holds until the next whole scan is over.
+    accepts_losses: bool = False
     retry_at: float = 0.0
     verify_at: float = float("inf")
     retry_unreadable_at: float = 0.0

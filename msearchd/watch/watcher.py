@@ -44,7 +44,7 @@ _TEND_EVERY_S: Final = 3.0
 _DOUBT_RETRY_S: Final = 60.0
 _RETRY_UNREADABLE_S: Final = 60.0
 _SYNC_ROUNDS: Final = 8
-_KIND_ORDER: Final[dict[ScanKind, int]] = {"live": 0, "repair": 1, "start": 2, "verify": 3}
+_KIND_ORDER: Final[dict[ScanKind, int]] = {"live": 0, "stamps": 1, "quick": 2, "repair": 3, "start": 4, "verify": 5}
 
 
 class Watcher:
@@ -147,7 +147,7 @@ class Watcher:
                     if not await source.barrier(deadline_s=deadline_s):
                         ticket.scan_roots |= {r.root.id for r in self._roots.values() if r.source is source}
                 self._tickets.append(ticket)
-                self._wake_up()
+                self._tend_soon()  # a folder that went or is back by now counts too
                 await ticket.done
         except TimeoutError as error:
             message = f"not in step after {deadline_s:g} s: {self._progress()}"
@@ -168,7 +168,7 @@ class Watcher:
         """
         watched = self._root(root_id)
         job = self._queue_scan(watched, path, kind="repair", is_fresh=True)
-        job.accepts_losses = accept_losses
+        watched.accepts_losses = watched.accepts_losses or accept_losses
         watched.retry_at = 0.0
         self._tend_soon()
         return await asyncio.shield(job.done)
@@ -309,7 +309,7 @@ class Watcher:
         for waiting in self._jobs:  # one that has not begun will see the same
             if waiting.root != watched.root.id or waiting.has_begun or is_fresh:
                 continue
-            if waiting.is_whole_root or waiting.folders == folders:
+            if (waiting.is_whole_root and kind != "quick") or (waiting.folders == folders and waiting.kind == kind):
                 return waiting
             if waiting.kind == kind == "live":  # a burst of new folders is one walk
                 waiting.add(folders)
@@ -324,8 +324,11 @@ class Watcher:
         if not jobs:
             return None
         job = min(jobs, key=lambda job: (_KIND_ORDER[job.kind], not job.has_begun))
-        is_paused = job.kind == "verify" and now < self._verify_pause_until
-        return None if is_paused else job
+        return None if self._is_in_background(job) and now < self._verify_pause_until else job
+
+    def _is_in_background(self, job: ScanJob) -> bool:
+        """True for whole scans that nobody waits for: one third of a core at most. The first one is waited for."""
+        return not job.is_forced and (job.kind == "verify" or (job.kind == "start" and job.known_files > 0))
 
     async def _step(self, job: ScanJob) -> None:
         out = Resolved()
@@ -342,7 +345,7 @@ class Watcher:
             if path:
                 self._settler.observe(Hint(root, path, flags=hints.GONE | hints.DIR), now=time.monotonic())
         await self._note(out)
-        if job.kind == "verify":  # nobody waits for it: one third of one core at most
+        if self._is_in_background(job):
             self._verify_pause_until = time.monotonic() + 2 * (time.monotonic() - began)
         if is_over:
             await self._finish(job)
@@ -358,6 +361,8 @@ class Watcher:
         if job not in self._jobs:
             return  # the root went offline meanwhile
         self._jobs.remove(job)
+        if job.changed_dirs:
+            self._queue_scan(watched, b"", kind="quick", folders=tuple(dict.fromkeys(job.changed_dirs)))
         if not doubt and job.vanished.dropped:  # more than memory was given for: another walk finds the rest
             again = self._queue_scan(watched, job.path, kind="repair", folders=job.folders, is_fresh=True)
             again.accepts_losses = True
@@ -371,7 +376,12 @@ class Watcher:
             job.done.set_result(summary)
 
     async def _doubt(self, watched: WatchedRoot, job: ScanJob) -> str:
-        if job.accepts_losses or job.kind == "live" or not (job.vanished.files or job.vanished.dirs):
+        if (
+            job.accepts_losses
+            or watched.accepts_losses
+            or job.kind == "live"
+            or not (job.vanished.files or job.vanished.dirs)
+        ):
             return ""
         lost = len(job.vanished.files) + job.vanished.dropped
         for path in job.vanished.dirs:
@@ -382,7 +392,7 @@ class Watcher:
     async def _whole_root_done(self, watched: WatchedRoot, summary: ScanSummary) -> None:
         watched.last_scan_ms = time.time_ns() // 1_000_000
         watched.is_vouched = not watched.is_network
-        watched.doubted, watched.doubts = None, 0
+        watched.doubted, watched.doubts, watched.accepts_losses = None, 0, False
         hours = self._settings.rescan_interval_h
         # Spread by a quarter: ten roots added together do not scan together for ever.
         watched.verify_at = (
@@ -454,6 +464,7 @@ class Watcher:
         watched.is_open = True
         watched.is_vouched = False
         watched.verify_at = float("inf")
+        self._queue_scan(watched, b"", kind="stamps")
         self._queue_scan(watched, b"", kind="start")
 
     async def _is_still_there(self, watched: WatchedRoot) -> bool:

@@ -14,7 +14,10 @@ from msearchd.domain.asset import Root, RootId
 from msearchd.settings import WatchSettings
 from msearchd.watch import default_excludes
 from msearchd.watch.changes import DirScanned, FileGone, FileLeft, FileMoved, FileSeen, FileTouched, TreeGone, TreeMoved
+from msearchd.watch.disk import RootContext
+from msearchd.watch.hints import NoCoverage
 from msearchd.watch.ignore import PatternSet, Rules
+from msearchd.watch.scan import _changed_dirs
 
 
 @pytest.fixture
@@ -30,9 +33,9 @@ def root(tmp_path):
 
 async def scanned(root, tmp_path, memory=None, **settings):
     """Watch, come in step, stop: the memory afterwards."""
-    async with watching(root, tmp_path / "state", memory=memory, backend="polling", **settings) as (watcher, memory):
+    async with watching(root, tmp_path / "state", memory=memory, backend="polling", **settings) as (watcher, after):
         await watcher.sync(deadline_s=20)
-    return memory
+    return after
 
 
 async def test_what_changed_while_the_daemon_was_down_is_found(root, tmp_path):
@@ -51,12 +54,36 @@ async def test_what_changed_while_the_daemon_was_down_is_found(root, tmp_path):
 
 async def test_an_unchanged_tree_writes_nothing(root, tmp_path):
     memory = await scanned(root, tmp_path)
-    for folder in (b"", b"a", b"b", b"b/c"):  # older than the tick of any file system
-        node = memory._find(ONE, folder)
-        object.__setattr__(node.known, "scanned_ms", node.known.scanned_ms + 10_000)
+    aged(memory, b"", b"a", b"b", b"b/c")
     memory.log.clear()
     await scanned(root, tmp_path, memory)
     assert memory.log == []
+
+
+def aged(memory, *folders):
+    """As if the last scan had been a minute later: the racy rule then trusts the stored times."""
+    for folder in folders:
+        node = memory._find(ONE, folder)
+        object.__setattr__(node.known, "scanned_ms", node.known.scanned_ms + 60_000)
+
+
+async def test_phase_one_of_a_start_names_the_changed_folders_and_no_other(root, tmp_path):
+    memory = await scanned(root, tmp_path)
+    aged(memory, b"", b"a", b"b", b"b/c")
+    (root / "b" / "c" / "new.md").write_text("new")
+    (root / "a" / "0.txt").write_text("edited in place: only phase two sees it")
+    batch = [(path, memory._find(ONE, path).known) for path in (b"", b"a", b"b", b"b/c")]
+    context = RootContext(Root(ONE, os.fsencode(root)), Rules(os.fsencode(root), WatchSettings()), NoCoverage(), 10**9)
+    assert _changed_dirs(context, batch) == [b"b/c"]
+    shutil.rmtree(root / "b" / "c")
+    assert _changed_dirs(context, batch) == [b"b"]
+
+
+async def test_a_stamp_as_young_as_its_scan_is_not_trusted(root, tmp_path):
+    memory = await scanned(root, tmp_path)
+    batch = [(b"a", memory._find(ONE, b"a").known)]
+    context = RootContext(Root(ONE, os.fsencode(root)), Rules(os.fsencode(root), WatchSettings()), NoCoverage(), 10**9)
+    assert _changed_dirs(context, batch) == [b"a"]
 
 
 async def test_a_folder_renamed_while_down_is_one_move(root, tmp_path):
@@ -293,7 +320,9 @@ def test_git_itself_agrees_on_the_built_in_list(tmp_path):
         (tmp_path / name).mkdir()
     for name in files:
         (tmp_path / name).touch()
-    done = subprocess.run(["git", "-C", str(tmp_path), "check-ignore", *dirs, *files], capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", "-C", str(tmp_path), "check-ignore", *dirs, *files], capture_output=True, text=True, check=False
+    )
     patterns = PatternSet(default_excludes.DEFAULTS.splitlines(), "built-in")
     ours = {n for n in [*dirs, *files] if patterns.check(n, n, is_dir=n in dirs)}
     assert {line.strip('"') for line in done.stdout.split("\n") if line} == ours
