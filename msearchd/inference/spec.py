@@ -108,7 +108,7 @@ def resolve(model: EmbeddingModel, *, allow_download: bool, chunking: str, state
             "chunking": chunking,
             "state_dir": str(state_dir),
         },
-        env=worker_env(threads=threads, allow_download=allow_download, state_dir=state_dir),
+        env=worker_env(threads=threads, allow_download=found is None, state_dir=state_dir),
     )
 
 
