@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -33,6 +34,7 @@ log = structlog.get_logger(__name__)
 _OPTIMIZE_DEADLINE_S = 1800.0
 _HEALTH_PATIENCE_S = 2.0
 _END_PATIENCE_S = 5.0
+_CLOSE_PATIENCE_S = 10.0
 #: Deaths of the process while it loads one space, before the space's files are blamed.
 _STRIKES = 3
 #: Long calls at once: an embedded engine does one thing at a time, a network is worth hiding.
@@ -70,6 +72,16 @@ def start_of(settings: StoreSettings, data_dir: Path) -> StoreStart:
         quantize_above=settings.quantize_above,
         timeout_s=settings.timeout_s,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    op: str
+    args: Mapping[str, Any]
+    body: bytes | memoryview
+    spaces: Sequence[SpaceName]
+    lane: int
+    deadline_s: float
 
 
 class StoreProcess:
@@ -234,8 +246,10 @@ class StoreProcess:
             return
         self._is_closed = True
         if self._kept.child is not None:
-            with contextlib.suppress(errors.MsearchError):  # the log keeps what a flush could not sync
-                await self._long_call("flush")
+            # The log keeps what a flush could not sync, or did not get the time to.
+            with contextlib.suppress(errors.MsearchError, TimeoutError):
+                async with asyncio.timeout(_CLOSE_PATIENCE_S):
+                    await self._long_call("flush")
         await self._kept.stop()
 
     # -- beyond the protocol -----------------------------------------------------------------------------------------
@@ -286,23 +300,32 @@ class StoreProcess:
         lane: int,
         deadline_s: float,
     ) -> Reply:
-        """One request; once more on a new process if this one died under it."""
-        if spaces:
-            await self._with_spaces(spaces)
-        child = await self._kept.ready()
+        """One request; once more on a new process if this one died under it, or where the space had to be made again."""
+        request = _Request(op, dict(args or {}), body, spaces, lane, deadline_s)
         try:
-            return await self._kept.call(op, args, body, deadline_s=deadline_s, lane=lane)
-        except DeadlineExpired:  # the process was killed for it: the next call finds a new one
-            await _see_out(child)
-            raise
+            return await self._once(request)
         except LinkLost as error:
             if self._is_closed:
                 raise
-            await _see_out(child)
             log.warning("store process ended during a call, it is sent again", op=op, reason=str(error))
-        if spaces:
-            await self._with_spaces(spaces)
-        return await self._kept.call(op, args, body, deadline_s=deadline_s, lane=lane)
+        except errors.NotFound:  # somebody removed the collection on the server
+            gone = [space for space in spaces if space in self._opened]
+            self._opened.difference_update(gone)
+            if not gone:
+                raise
+        return await self._once(request)
+
+    async def _once(self, request: _Request) -> Reply:
+        if request.spaces:
+            await self._with_spaces(request.spaces)
+        child = await self._kept.ready()
+        try:
+            return await self._kept.call(
+                request.op, request.args, request.body, deadline_s=request.deadline_s, lane=request.lane
+            )
+        except (LinkLost, DeadlineExpired):
+            await _see_out(child)
+            raise
 
     async def _with_spaces(self, spaces: Sequence[SpaceName]) -> None:
         """Have *spaces* loaded in the running process, each with a deadline of its own."""

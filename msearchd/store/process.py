@@ -13,6 +13,7 @@ import importlib
 import os
 import resource
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
@@ -45,7 +46,7 @@ def main(sock: socket.socket, start: Mapping[str, Any]) -> None:
     """Entry of the child process."""
     _allow_many_files()
     told = StoreStart.from_wire(start)
-    module = importlib.import_module(BACKENDS[told.backend])
+    module = engine_module(told.backend)
     if getattr(module, "SUSPENDS", False):
         from msearchd.store.serve_async import serve
 
@@ -55,6 +56,18 @@ def main(sock: socket.socket, start: Mapping[str, Any]) -> None:
     handlers = {op: _handler(backend, operation) for op, operation in OPERATIONS.items()}
     Server(sock, handlers).run({"backend": told.backend})
     _run_now(backend.close())
+
+
+def engine_module(backend: str) -> ModuleType:
+    """The module of an engine. Raises Misconfigured where its package is missing."""
+    try:
+        return importlib.import_module(BACKENDS[backend])
+    except ImportError as error:
+        raise errors.Misconfigured(
+            f"the vector store {backend} needs a package that is not installed: {error.name or error}",
+            key=f"engine:{backend}",
+            hint="pip install 'msearchd[store]'",
+        ) from error
 
 
 def _handler(backend: Backend, operation: Operation) -> Handler:

@@ -81,7 +81,9 @@ async def rounds_of_kills(folder, rounds: int, seed: int) -> None:
             # A content that a killed call touched holds the old or the new points or a part; all others are exact.
             found = await contents_in(store, SPACE)
             sure = {content(n): SEGMENTS for n in work.acknowledged if n not in work.unsure}
-            assert {c: n for c, n in found.items() if c not in {content(u) for u in work.unsure}} == sure, f"round {number}"
+            assert {c: n for c, n in found.items() if c not in {content(u) for u in work.unsure}} == sure, (
+                f"round {number}"
+            )
             await work.redo(store)
             assert await store.count(SPACE.name) == SEGMENTS * len(work.acknowledged), f"round {number}"
             for wanted in list(work.acknowledged)[:5]:

@@ -158,12 +158,16 @@ async def test_two_machines_with_the_same_files_never_touch_each_others_points(s
         await other.close()
 
 
-async def test_a_collection_that_somebody_removed_is_made_again(shim, store):
+async def test_a_collection_that_somebody_removed_is_made_again_and_told(shim, store):
     await store.ensure(SPACE)
     await store.upsert(SPACE.name, *points_of(SPACE, range(5)))
     shim.answer("DELETE", "/collections/text-model-8_g1", {})
     await store.upsert(SPACE.name, *points_of(SPACE, range(7)))
     assert await store.count(SPACE.name) == 7
+    assert [told.space for told in store.damages()] == [SPACE.name]
+    shim.answer("DELETE", "/collections/text-model-8_g1", {})
+    assert await store.search([question(SPACE, 1)]) == [[]]
+    assert [told.space for told in store.damages()] == [SPACE.name]
 
 
 async def test_a_space_that_was_made_by_halves_is_finished(shim, store):

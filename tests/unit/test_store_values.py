@@ -18,6 +18,7 @@ from msearchd.store.backends import growth
 from msearchd.store.backends.port import StoreStart, checked_name
 from msearchd.store.backends.server_errors import translated
 from msearchd.store.client import StoreProcess, chosen_backend, start_of
+from msearchd.store.process import engine_module
 from msearchd.store.vector_store import PointFilter, ScoredPoint, VectorSearch
 
 uuids = st.builds(uuid.UUID, int=st.integers(0, 2**128 - 1))
@@ -212,3 +213,13 @@ async def test_a_store_that_was_never_used_starts_no_process(tmp_path):
     with pytest.raises(errors.RetryLater):
         await store.count(SpaceName("a"))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_package_is_told_with_the_line_to_type(monkeypatch):
+    monkeypatch.setitem(sys.modules, "qdrant_edge", None)
+    for name in ("edge", "shard"):
+        monkeypatch.delitem(sys.modules, f"msearchd.store.backends.{name}", raising=False)
+    with pytest.raises(errors.Misconfigured) as refused:
+        engine_module("edge")
+    assert refused.value.key == "engine:edge"
+    assert "pip install" in refused.value.hint

@@ -98,7 +98,7 @@ class Collections:
         return Opened(is_there=True, is_new=is_new)
 
     async def upsert(self, space: SpaceName, points: Sequence[Point], vectors: Vectors) -> None:
-        """Store one chunk; a space that somebody removed meanwhile is made again."""
+        """Store one chunk."""
         shape = await self._shape(space)
         rows = checked_rows(shape, points, vectors)
         extra = {"host": self._tenant} if self._tenant else {}
@@ -111,24 +111,15 @@ class Collections:
             for point, row in zip(points, rows, strict=True)
         ]
 
-        def write(client: Any) -> Awaitable[Any]:
-            return client.upsert(space, batch, wait=True)  # type: ignore[no-any-return]
-
-        try:
-            await self._call(f"writing to space {space}", write, is_bulk=True)
-        except errors.NotFound:
-            self._spaces.pop(space, None)
-            if space not in self._ensured:
-                raise
-            await self.ensure(self._ensured[space])
-            await self._call(f"writing to space {space}", write, is_bulk=True)
+        await self._in(space, "writing to", lambda c: c.upsert(space, batch, wait=True), is_bulk=True)
 
     async def set_dirs(self, space: SpaceName, content: UUID, dirs: Sequence[int]) -> None:
         """Replace `dirs` of the tenant's points of *content*."""
         if (await self.open(space)).is_there:
             where = models.FilterSelector(filter=self._where(PointFilter(contents=(content,))))
-            await self._call(
-                f"writing to space {space}",
+            await self._in(
+                space,
+                "writing to",
                 lambda c: c.set_payload(space, {"dirs": list(dirs)}, points=where, wait=True),
             )
 
@@ -136,7 +127,7 @@ class Collections:
         """Delete the tenant's points of *contents*."""
         if (await self.open(space)).is_there:
             where = models.FilterSelector(filter=self._where(PointFilter(contents=tuple(contents))))
-            await self._call(f"deleting from space {space}", lambda c: c.delete(space, where, wait=True))
+            await self._in(space, "deleting from", lambda c: c.delete(space, where, wait=True))
 
     async def search(self, searches: Sequence[VectorSearch]) -> list[list[ScoredPoint]]:
         """Answer all: one request a space, side by side."""
@@ -147,7 +138,7 @@ class Collections:
             if not places or not (await self.open(space)).is_there:
                 return
             requests = [self._request(self._spaces[space], searches[place]) for place in places]
-            replies = await self._call(f"searching space {space}", lambda c: c.query_batch_points(space, requests))
+            replies = await self._in(space, "searching", lambda c: c.query_batch_points(space, requests))
             for place, reply in zip(places, replies, strict=True):
                 answers[place] = in_order(_scored(hit.payload, hit.score) for hit in reply.points)
 
@@ -163,7 +154,7 @@ class Collections:
         if not (await self.open(space)).is_there:
             return 0
         where = self._where(PointFilter())
-        reply = await self._call(f"counting space {space}", lambda c: c.count(space, count_filter=where, exact=True))
+        reply = await self._in(space, "counting", lambda c: c.count(space, count_filter=where, exact=True))
         return int(reply.count)
 
     async def contents_page(self, space: SpaceName, after: str) -> tuple[dict[UUID, int], str]:
@@ -171,8 +162,9 @@ class Collections:
         if not (await self.open(space)).is_there:
             return {}, ""
         where = self._where(PointFilter())
-        records, following = await self._call(
-            f"listing space {space}",
+        records, following = await self._in(
+            space,
+            "listing",
             lambda c: c.scroll(
                 space,
                 scroll_filter=where,
@@ -230,6 +222,16 @@ class Collections:
 
     async def _all(self, answers: list[Any]) -> None:
         await asyncio.gather(*answers)
+
+    async def _in(
+        self, space: SpaceName, doing: str, call: Callable[[Any], Awaitable[T]], *, is_bulk: bool = False
+    ) -> T:
+        """A call on a space that was there. NotFound: somebody removed it; it is looked up again at the next use."""
+        try:
+            return await self._call(f"{doing} space {space}", call, is_bulk=is_bulk)
+        except errors.NotFound:
+            self._spaces.pop(space, None)
+            raise
 
     async def _aliases(self) -> dict[SpaceName, str]:
         reply = await self._call("listing spaces", lambda c: c.get_aliases())

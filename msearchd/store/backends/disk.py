@@ -49,7 +49,7 @@ def disk_bytes(folder: Path) -> int:
     for parent, _, names in os.walk(folder):
         for name in names:
             with contextlib.suppress(OSError):  # the engine removes segment files while we walk
-                total += os.lstat(os.path.join(parent, name)).st_blocks * 512  # noqa: PTH118 - hot loop
+                total += os.lstat(os.path.join(parent, name)).st_blocks * 512
     return total
 
 
