@@ -125,7 +125,12 @@ def _place(hit: Reply) -> str:
 
 
 def _why(hit: Reply) -> str:
-    return ", ".join(f"{clean(rank['list'])} #{rank['rank']}" for rank in hit["ranks"]) or "by name"
+    return ", ".join(f"{_list_name(rank['list'])} #{rank['rank']}" for rank in hit["ranks"]) or "by name"
+
+
+def _list_name(name: str) -> str:
+    """Lists of vector spaces have names for programs; a person reads "meaning"."""
+    return name if name in {"words", "names"} else "meaning"
 
 
 def snippet_line(hit: Reply, *, width: int, style: Style) -> str:
