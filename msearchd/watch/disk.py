@@ -153,13 +153,14 @@ class Walk:
         except OSError as error:
             return _not_listed(path, error)
 
-    def is_there(self, path: bytes, fingerprint: StatFingerprint) -> bool:
-        """True if *path* is still the file of *fingerprint* (so it did not move away)."""
+    def is_there(self, path: bytes) -> bool:
+        """True if anything stands at *path*, or that cannot be told."""
         folder, _, name = path.rpartition(b"/")
         try:
-            return os.stat(name, dir_fd=self._open(folder), follow_symlinks=False).st_ino == fingerprint.inode
-        except OSError:
-            return False
+            os.stat(name, dir_fd=self._open(folder), follow_symlinks=False)
+        except OSError as error:
+            return error.errno not in GONE_ERRNOS
+        return True
 
     # -- one entry -----------------------------------------------------------------------------------------------------
 

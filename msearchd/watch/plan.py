@@ -158,8 +158,17 @@ def in_order(found: Found, *, extra_moves: Iterable[FileMoved] = ()) -> list[Cha
             changes.append(FileSeen(root, path, file.fingerprint, file.is_live))
     changes += (FileGone(*place) for place in found.vanished)
     changes += (TreeGone(*place) for place in outermost(found.gone_dirs))
-    changes += found.scanned
+    changes += (stamp for stamp in found.scanned if not _is_overtaken(stamp, found.tree_moves))
     return changes
+
+
+def _is_overtaken(stamp: DirScanned, moves: Iterable[TreeMoved]) -> bool:
+    """True if the folder was compared with what a move of the same unit takes away, or brings, under its name."""
+    return any(
+        (move.root == stamp.root and paths.is_below(stamp.path, move.old))
+        or (move.new_root == stamp.root and paths.is_below(stamp.path, move.new))
+        for move in moves
+    )
 
 
 def outermost(places: Iterable[Place]) -> list[Place]:

@@ -52,6 +52,14 @@ class Resolved:
     readable: set[tuple[RootId, bytes]] = field(default_factory=set)
     #: Directories that are no more: their sources stop watching them once the changes are applied.
     left: list[tuple[RootId, bytes]] = field(default_factory=list)
+    #: Where trees moved away from. Something else may stand there and have been compared with what is gone now: the
+    #: watcher looks at each once more.
+    moved_from: list[tuple[RootId, bytes]] = field(default_factory=list)
+
+    def take_from(self, found: Found) -> None:
+        """Note what the finds mean for watches and later looks."""
+        self.left += found.left
+        self.moved_from += [(move.root, move.old) for move in found.tree_moves]
 
 
 @dataclass(slots=True)
@@ -91,7 +99,7 @@ class Resolver:
                 out.trouble[root] = trouble.reason
                 continue
             await self._take(out, found, root, direct, seen)
-        out.left += found.left
+        out.take_from(found)
         out.changes = in_order(found)
         return out
 

@@ -117,7 +117,7 @@ class Scanner:
         found = Found()
         for result in slice_:
             await self._take(job, out, found, result)
-        out.left += found.left
+        out.take_from(found)
         moves = await self._moves_from_held(job, found)
         changes = in_order(found, extra_moves=moves)
         if changes:
@@ -174,8 +174,8 @@ class Scanner:
                 pairs.append((twins.pop(key), path, file.fingerprint))
         if not pairs:
             return []
-        # Looked at some slices ago: it may be back.
-        old = [(old, job.vanished.files[old]) for old, _, _ in pairs]
+        # It vanished some slices ago: another file may stand there, and be known by now.
+        old = [old for old, _, _ in pairs]
         still_there = await self._on_disk(job.context, functools.partial(_still_there, job.context, old))
         moves = []
         for old_path, new_path, fingerprint in pairs:
@@ -234,9 +234,9 @@ def _changed_dirs(context: RootContext, batch: list[tuple[bytes, KnownDir]]) -> 
     return list(changed)
 
 
-def _still_there(context: RootContext, files: list[tuple[bytes, StatFingerprint]]) -> set[bytes]:
+def _still_there(context: RootContext, files: list[bytes]) -> set[bytes]:
     with Walk(context) as walk:
-        return {path for path, fingerprint in files if walk.is_there(path, fingerprint)}
+        return {path for path in files if walk.is_there(path)}
 
 
 def _by_key(files: Mapping[bytes, StatFingerprint]) -> dict[tuple[int, int, int, int], bytes]:

@@ -289,6 +289,8 @@ class Watcher:
                 watched.context.coverage.leave(root, path)
 
     async def _note(self, out: Resolved) -> None:
+        for root, path in out.moved_from:
+            self._settler.observe(Hint(root, path, is_recursive=True, flags=hints.DIR), now=time.monotonic())
         for root, path in out.readable:
             if (watched := self._roots.get(root)) is not None:
                 watched.unreadable.pop(path, None)

@@ -123,6 +123,36 @@ async def test_a_folder_that_becomes_a_file_and_back(world):
     await check(world)
 
 
+async def test_a_folder_that_moved_away_while_its_child_took_its_place(world):
+    """In one breath: the parent goes elsewhere, the child becomes the parent, and both hold a new `c`."""
+    root, _, _ = world
+    (root / "e").mkdir()
+    (root / "old" / "sub" / "c").write_text("child")
+    await check(world)
+    (root / "old" / "sub").rename(root / "x")
+    (root / "old").rename(root / "e" / "old")
+    (root / "x").rename(root / "old")
+    (root / "old" / "c").write_text("child again, longer")
+    (root / "e" / "old" / "c").write_text("parent")
+    await check(world)
+    (root / "old").rename(root / "y")
+    (root / "e" / "old").rename(root / "old")
+    (root / "y").rename(root / "e" / "old")
+    await check(world)
+
+
+async def test_two_folders_that_swap_their_names(world):
+    root, _, _ = world
+    (root / "new").mkdir()
+    (root / "new" / "n.txt").write_text("n")
+    await check(world)
+    for _ in range(3):
+        (root / "old").rename(root / "swap")
+        (root / "new").rename(root / "old")
+        (root / "swap").rename(root / "new")
+        await check(world)
+
+
 async def test_names_that_are_not_utf8_are_names(world):
     root, _, memory = world
     name = os.fsencode(root) + b"/caf\xe9 \xff.txt"
