@@ -159,7 +159,7 @@ def index_equals_tree(home, writer):
     assert wrong == {}, what
     stale = [word for word in writer.retired[-30:] if home.found_by_words(word, limit=5)]
     assert stale == [], what
-    listed = {path for path in home.found("everybody knows this chronicle", limit=1000)}
+    listed = set(home.found("everybody knows this chronicle", limit=1000))
     assert listed <= {writer.top / path for path in writer.words}, what
     assert home.status()["store"]["points"] == expected_points(home), what
 
