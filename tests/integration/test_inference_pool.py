@@ -112,8 +112,7 @@ async def test_an_unused_model_is_unloaded_by_the_end_of_its_process(tmp_path):
         await embed(pool, ["a"])
         pid = pool.snapshot().models[0].pid
         assert pool.snapshot().models[0].resident_bytes > 0
-        await until(lambda: pool.snapshot().models[0].state == "unloaded")
-        assert not is_running(pid)
+        await until(lambda: pool.snapshot().models[0].state == "unloaded" and not is_running(pid))
         assert rows(await embed(pool, ["a"])) == expected(["a"])
 
 
