@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import catalog_world
 from msearchd.domain.asset import AssetState, RootState
@@ -12,9 +12,9 @@ from msearchd.store.catalog import contents, known, names, paths, status, sweep,
 from msearchd.store.catalog.question import Question
 from msearchd.store.catalog.scope import OPEN
 
-NAMES = st.sampled_from([b"a", b"b", b"note.txt", b"Note.TXT", b"\xff.txt", "東京.txt".encode()])
-PATHS = st.lists(NAMES, min_size=1, max_size=3).map(b"/".join)
-FOLDERS = st.lists(st.sampled_from([b"a", b"b", b"d"]), max_size=2).map(b"/".join)
+NAMES = st.sampled_from([b"note.txt", b"Note.TXT", b"\xff.txt", "東京.txt".encode(), b"a"])
+FOLDERS = st.lists(st.sampled_from([b"a", b"b"]), max_size=2).map(b"/".join)
+PATHS = st.tuples(FOLDERS, NAMES).map(lambda pair: b"/".join(filter(None, pair)))
 BYTES = st.sampled_from([b"apple", b"banana", b"cherry", b""])
 STATES = st.sampled_from(list(AssetState))
 
@@ -41,6 +41,9 @@ class Tree(RuleBasedStateMachine):
 
     @rule(root=roots_at, path=PATHS, data=BYTES)
     def see(self, root, path, data):
+        self._see(root, path, data)
+
+    def _see(self, root, path, data):
         if self._is_folder(root, path) or self._has_file_above(root, path):
             return
         asset = tree.see_file(self.c, self.roots[root], path, catalog_world.fingerprint(data))
@@ -55,8 +58,10 @@ class Tree(RuleBasedStateMachine):
             assert asset == before[3]
         self.files[root, path] = [data, held, before[2] if before else AssetState.PENDING, asset]
 
-    @rule(root=roots_at, path=PATHS)
-    def hide(self, root, path):
+    @precondition(lambda self: self.files)
+    @rule(data=st.data())
+    def hide(self, data):
+        root, path = self._some_file(data)
         asset = tree.hide_file(self.c, self.roots[root], path, now_ms=self.now_ms)
         known_file = self.files.pop((root, path), None)
         assert asset == (None if known_file is None else known_file[3])
@@ -74,9 +79,22 @@ class Tree(RuleBasedStateMachine):
         for key in lost:
             self.gone[key] = self.files.pop(key)
 
-    @rule(old_root=roots_at, old=PATHS, root=roots_at, new=PATHS)
-    def move_file(self, old_root, old, root, new):
-        if (old_root, old) not in self.files or self._is_folder(root, new) or self._has_file_above(root, new):
+    @rule(root=roots_at, path=PATHS)
+    def hide_what_may_not_be_there(self, root, path):
+        if (root, path) not in self.files:
+            assert tree.hide_file(self.c, self.roots[root], path, now_ms=self.now_ms) is None
+
+    @precondition(lambda self: self.gone)
+    @rule(data=st.data(), is_same=st.booleans())
+    def see_again(self, data, is_same):
+        root, path = data.draw(st.sampled_from(sorted(self.gone)))
+        self._see(root, path, self.gone[root, path][0] if is_same else data.draw(BYTES))
+
+    @precondition(lambda self: self.files)
+    @rule(data=st.data(), root=roots_at, new=PATHS)
+    def move_file(self, data, root, new):
+        old_root, old = self._some_file(data)
+        if self._is_folder(root, new) or self._has_file_above(root, new):
             return
         moved = self.files.pop((old_root, old))
         asset = tree.move_file(self.c, self.roots[old_root], old, self.roots[root], new,
@@ -85,9 +103,11 @@ class Tree(RuleBasedStateMachine):
         self.gone.pop((root, new), None)
         self.files[root, new] = moved
 
-    @rule(old_root=roots_at, old=FOLDERS, root=roots_at, new=FOLDERS)
-    def move_tree(self, old_root, old, root, new):
+    @precondition(lambda self: any(b"/" in path for _, path in self.files))
+    @rule(data=st.data(), root=roots_at, new=FOLDERS)
+    def move_tree(self, data, root, new):
         """As rename(2): a folder that exists, onto nothing or an empty folder, never into itself."""
+        old_root, old = data.draw(st.sampled_from(sorted(self._folders())))
         impossible = (
             not old or not new or (root, new) == (old_root, old) or not self._is_folder(old_root, old)
             or (root == old_root and below(new, old)) or self._is_folder(root, new) or (root, new) in self.files
@@ -103,10 +123,10 @@ class Tree(RuleBasedStateMachine):
             for key in [key for key in files if key[0] == old_root and below(key[1], old)]:
                 files[root, new + key[1][len(old) :]] = files.pop(key)
 
-    @rule(root=roots_at, path=PATHS)
-    def identify(self, root, path):
-        if (known_file := self.files.get((root, path))) is None:
-            return
+    @precondition(lambda self: self.files)
+    @rule(draw=st.data())
+    def identify(self, draw):
+        known_file = self.files[self._some_file(draw)]
         data, _, _, asset = known_file
         found = catalog_world.identified(data)
         content = contents.identified(self.c, asset, found, now_ms=self.now_ms)
@@ -115,11 +135,12 @@ class Tree(RuleBasedStateMachine):
             segment = Segment(SegmentKind.BODY, 0, data.decode())
             contents.extracted(self.c, content.id, Extraction((segment,)), part=None, now_ms=self.now_ms)
 
-    @rule(root=roots_at, path=PATHS, state=STATES)
-    def set_state(self, root, path, state):
-        if (known_file := self.files.get((root, path))) is not None:
-            tree.set_state(self.c, known_file[3], state, "why")
-            known_file[2] = state
+    @precondition(lambda self: self.files)
+    @rule(data=st.data(), state=STATES)
+    def set_state(self, data, state):
+        known_file = self.files[self._some_file(data)]
+        tree.set_state(self.c, known_file[3], state, "why")
+        known_file[2] = state
 
     @rule()
     def sweep(self):
@@ -132,6 +153,14 @@ class Tree(RuleBasedStateMachine):
         held = {entry[1] for entry in self.files.values()} - {None}
         assert self.c.execute("SELECT count(*) FROM content").fetchone()[0] == len(held)
         assert self.c.execute("SELECT count(*) FROM segment").fetchone()[0] == len(held - {b""})
+
+    def _some_file(self, data):
+        return data.draw(st.sampled_from(sorted(self.files)))
+
+    def _folders(self):
+        """Folders below a root that hold a file, at any depth."""
+        parts = [(root, path.split(b"/")[:-1]) for root, path in self.files]
+        return {(root, b"/".join(some[:i])) for root, some in parts for i in range(1, len(some) + 1)}
 
     def _is_folder(self, root, path):
         return any(key[0] == root and below(key[1], path) for key in self.files)

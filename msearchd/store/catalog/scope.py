@@ -267,13 +267,18 @@ def _ways(c: sqlite3.Connection, scope: Scope) -> list[tuple[int, _Read]]:
         n = types.known + sum(count("count_ext", ext) for ext in types.exts)
         ways.append((n, lambda: list(dict.fromkeys(id_ for read in readers for id_ in read()))))
     if f.modified_after_ms is not None or f.modified_before_ms is not None:
-        low = -_LATEST if f.modified_after_ms is None else max(-_LATEST, f.modified_after_ms * _NS)
-        high = _LATEST if f.modified_before_ms is None else min(_LATEST, f.modified_before_ms * _NS - 1)
+        low = -_LATEST if f.modified_after_ms is None else _ns(f.modified_after_ms)
+        high = _LATEST if f.modified_before_ms is None else _ns(f.modified_before_ms) - 1
         ways.append((count("count_time", low, high), ids("files_of_time", low, high)))
     if f.min_size_bytes is not None or f.max_size_bytes is not None:
         small, large = f.min_size_bytes or 0, _LATEST if f.max_size_bytes is None else f.max_size_bytes
         ways.append((count("count_size", small, large), ids("files_of_size", small, large)))
     return ways
+
+
+def _ns(ms: int) -> int:
+    """Nanoseconds, as far as SQLite's integers go: a time of the next geological age is after everything."""
+    return max(-_LATEST, min(_LATEST, ms * _NS))
 
 
 def _folder_way(c: sqlite3.Connection, scope: Scope, cap: int) -> tuple[int, _Read]:
