@@ -77,7 +77,7 @@ class PatternSet:
         for index, regex, includes in self._patterns if is_dir else self._file_patterns:  # last line first
             if index < best:
                 break
-            if regex.match(path + "/" if is_dir else path):
+            if _matches(regex, path, is_dir=is_dir):
                 best, excludes = index, includes
                 break
         if best < 0:
@@ -114,6 +114,16 @@ class PatternSet:
 
 #: Name, size, mtime_ns and inode of an ignore file.
 Stamp = tuple[str, int, int, int]
+
+
+def _matches(regex: re.Pattern[str], path: str, *, is_dir: bool) -> bool:
+    """True if the pattern means the entry itself. pathspec's also match all that lies in a folder they mean; that folder
+    was asked about before, and had it been left out nobody would ask about its content.
+    """
+    if "ps_d" not in regex.groupindex:  # the slash after a folder that is meant; "a/**" has none and is not "a"
+        return regex.search(path) is not None
+    text = path + "/" if is_dir else path
+    return any(found["ps_d"] is None or found.start("ps_d") >= len(path) for found in regex.finditer(text))
 
 
 @dataclass(frozen=True, slots=True)

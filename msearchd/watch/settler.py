@@ -155,9 +155,16 @@ class Settler:
         out.sort(key=lambda settled: (settled.root, settled.path))
         return out
 
-    def flush(self, *, now: float) -> list[Settled]:
+    def put_back(self, settled: Settled, *, now: float) -> None:
+        """It was handed out in vain (what it led to could not be stored): let it come again."""
+        self._undo_emission((settled.root, settled.path))
+        is_whole = settled.is_recursive or settled.is_shallow
+        self.observe(Hint(settled.root, settled.path, is_recursive=is_whole, flags=settled.flags), now=now)
+
+    def flush(self) -> list[Settled]:
         """Take everything at once, rested or not."""
-        out = [self._take(key, entry, now=now, is_forced=True) for key, entry in list(self._waiting.items())]
+        # Somebody asked for it: that is no offence of the file.
+        out = [self._take(key, entry, now=None, is_forced=True) for key, entry in list(self._waiting.items())]
         self._heap.clear()
         out.sort(key=lambda settled: (settled.root, settled.path))
         return out
@@ -197,9 +204,9 @@ class Settler:
         else:
             self._names.pop(parent, None)
 
-    def _take(self, key: _Key, entry: _Entry, *, now: float, is_forced: bool) -> Settled:
+    def _take(self, key: _Key, entry: _Entry, *, now: float | None, is_forced: bool) -> Settled:
         self._remove(key)
-        if not entry.is_recursive and not entry.is_shallow and entry.flags & ~hints.GONE:
+        if now is not None and not entry.is_recursive and not entry.is_shallow and entry.flags & ~hints.GONE:
             self._note_emission(key, now)
         return Settled(
             root=key[0],

@@ -280,8 +280,7 @@ class Watcher:
     def _observe_again(self, settled: Sequence[Settled]) -> None:
         now = time.monotonic()
         for one in settled:
-            again = Hint(one.root, one.path, is_recursive=one.is_recursive or one.is_shallow, flags=one.flags)
-            self._settler.observe(again, now=now)
+            self._settler.put_back(one, now=now)
 
     def _leave(self, out: Resolved) -> None:
         for root, path in out.left:
@@ -505,7 +504,7 @@ class Watcher:
                 for root in ticket.scan_roots:
                     if (watched := self._roots.get(root)) is not None and watched.is_open:
                         self._queue_scan(watched, b"", kind="repair")
-        settled = self._settler.flush(now=time.monotonic())
+        settled = self._settler.flush()
         if settled:
             await self._resolve(settled)
         needed = [job for job in self._jobs if job.kind != "verify" and self._roots[job.root].is_open]

@@ -141,6 +141,21 @@ async def test_a_folder_that_moved_away_while_its_child_took_its_place(world):
     await check(world)
 
 
+@pytest.mark.parametrize("world", LIVE, indirect=True)
+async def test_a_file_compared_under_a_name_whose_folder_had_moved_away_is_not_lost(world):
+    """The file is known before the move is: its entry then goes along with the move, and must come back."""
+    root, _, memory = world
+    (root / "e").mkdir()
+    (root / "old" / "sub" / "c").mkdir()
+    await check(world)
+    (root / "old" / "sub").rename(root / "x")
+    (root / "old").rename(root / "e" / "old")
+    (root / "x").rename(root / "old")
+    (root / "old" / "sub").write_text("a file where a folder was, in a folder that was its child")
+    await until(lambda: b"old/sub" in memory.all_files())
+    await check(world)
+
+
 async def test_two_folders_that_swap_their_names(world):
     root, _, _ = world
     (root / "new").mkdir()

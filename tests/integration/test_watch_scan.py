@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import shutil
 import subprocess
 import time
@@ -326,6 +327,38 @@ def test_git_itself_agrees_on_the_built_in_list(tmp_path):
     patterns = PatternSet(default_excludes.DEFAULTS.splitlines(), "built-in")
     ours = {n for n in [*dirs, *files] if patterns.check(n, n, is_dir=n in dirs)}
     assert {line.strip('"') for line in done.stdout.split("\n") if line} == ours
+
+
+GIT_LINES = [
+    "a", "b/", "*.x", "*.y/", "!a", "!*.x", "/a", "a/b", "a/**/c", "*", "!b/", "[ab]", "a*", "**/b", "!a/b", "# n", "",
+    "*.x.y", "a.x", "*/", "**", "a/*", "!*/", "!/a/", "a/**", "!a/**", "\\!a", "a ", "b?", "!b",
+]  # fmt: skip
+GIT_DIRS = ["a", "b", "a/b", "b/a", "a/x", "a/x/c", "d.y", "b/d.x"]
+GIT_FILES = ["a/a", "a/c", "a/x/c/b", "b/a/b", "c.x", "c.x.y", "d.y/b", "ab", "!a", "b/d.x/a", "bb"]
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git")
+def test_git_itself_agrees_on_random_lines(tmp_path):
+    """Differential against `git check-ignore`, folders asked about before what is in them, as a walk does."""
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True, capture_output=True)
+    for name in GIT_DIRS:
+        (tmp_path / name).mkdir(exist_ok=True, parents=True)
+    for name in GIT_FILES:
+        (tmp_path / name).touch()
+    chance = random.Random(5)
+    rules = Rules(os.fsencode(tmp_path), WatchSettings(use_gitignore=True, use_default_excludes=False))
+    for _ in range(150):
+        lines = chance.choices(GIT_LINES, k=chance.randint(1, 5))
+        (tmp_path / ".gitignore").write_text("\n".join(lines) + "\n")
+        rules.forget(b"")
+        done = subprocess.run(
+            ["git", "-C", str(tmp_path), "check-ignore", "--no-index", "--stdin"],
+            input="\n".join([*GIT_DIRS, *GIT_FILES]), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        theirs = set(done.stdout.split("\n")) - {""}
+        ours = {n for n in GIT_DIRS if rules.check_path(n.encode(), is_dir=True)}
+        ours |= {n for n in GIT_FILES if rules.check_path(n.encode(), is_dir=False)}
+        assert ours == theirs, lines
 
 
 def test_the_memory_of_these_tests_is_idempotent():

@@ -201,9 +201,25 @@ def test_flush_takes_everything_at_once_and_is_final():
     settler = Settler()
     for name in (b"a", b"b", b"c/d"):
         settler.observe(hint(name, hints.CREATED), now=0.0)
-    assert [s.path for s in settler.flush(now=0.0)] == [b"a", b"b", b"c/d"]
-    assert all(s.is_forced for s in settler.flush(now=0.0))
+    assert [s.path for s in settler.flush()] == [b"a", b"b", b"c/d"]
+    assert all(s.is_forced for s in settler.flush())
     assert (len(settler), settler.next_due()) == (0, None)
+
+
+def test_what_was_asked_for_or_handed_out_in_vain_is_no_offence():
+    settler = Settler()
+    for now in range(6):
+        settler.observe(hint(b"asked", hints.CLOSED), now=float(now))
+        settler.flush()
+    settler.observe(hint(b"vain", hints.CLOSED), now=10.0)
+    now = 10.0
+    for _ in range(6):
+        at, (settled,) = when_due(settler, start=now)
+        assert at == pytest.approx(now + D.closed_s)
+        settler.put_back(settled, now=at)
+        now = at
+    settler.observe(hint(b"asked", hints.CLOSED), now=20.0)
+    assert [s.path for s in settler.due(now=20.3)] == [b"asked", b"vain"]
 
 
 def test_a_forgotten_root_leaves_nothing_behind():
@@ -211,7 +227,7 @@ def test_a_forgotten_root_leaves_nothing_behind():
     settler.observe(hint(b"a", hints.CREATED), now=0.0)
     settler.observe(Hint(RootId(2), b"a", flags=hints.CREATED), now=0.0)
     settler.forget(R)
-    assert [s.root for s in settler.flush(now=9.0)] == [RootId(2)]
+    assert [s.root for s in settler.flush()] == [RootId(2)]
 
 
 PATHS = st.sampled_from([b"a", b"b", b"d", b"d/a", b"d/b", b"d/e", b"d/e/f", b"g/h/i", b"g/h/j", b"g"])
