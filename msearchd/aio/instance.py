@@ -43,8 +43,9 @@ class InstanceLock:
             os.close(fd)
             message = f"the data folder {data_dir} cannot be locked: {error.strerror}"
             raise Misconfigured(message, key="data_dir", hint="put data_dir on a local disk") from error
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode("ascii"), 0)
+        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same, only our number is not told
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode("ascii"), 0)
         return cls(path, fd)
 
     def release(self) -> None:
