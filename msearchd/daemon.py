@@ -32,6 +32,7 @@ from msearchd.inference.pool import Pool, Role
 from msearchd.jobs.queue import JobQueue
 from msearchd.media.client import Extractors, chunking_fingerprint
 from msearchd.orchestrator.control import DaemonControl, Parts
+from msearchd.orchestrator.disk_watch import DiskWatch
 from msearchd.orchestrator.dispatcher import Dispatcher, Lane
 from msearchd.orchestrator.embed import EmbedStep
 from msearchd.orchestrator.explain import Explainer
@@ -118,6 +119,7 @@ class Daemon:
             "watch": self._watcher.run,
             "index": self._index,
             "upkeep": self._upkeep.run,
+            "disk": self._disk.run,
             "damage": self._repair_damage,
             "api": self._server.wait,
         }
@@ -236,6 +238,7 @@ class Daemon:
         database, catalog, queue = self._database, self._catalog, self._queue
         processing = Processing(database=database, catalog=catalog, queue=queue, folders=self._watcher)
         self._stack.push_async_callback(processing.close)
+        self._disk = DiskWatch(queue, data_dir, min_free_bytes=self._settings.store.min_free_mb << 20)
         status = StatusPage(
             Sources(
                 catalog=catalog,
@@ -245,7 +248,7 @@ class Daemon:
                 outcomes=outcomes,
                 runner=runner,
                 watch=self._watcher.snapshot,
-                problems=lambda: tuple(self._troubles.values()),
+                problems=lambda: (*self._troubles.values(), *self._disk.problems()),
                 is_draining=lambda: self._is_draining,
                 publish=self.events.publish,
                 data_dir=data_dir,
@@ -258,8 +261,6 @@ class Daemon:
             queue=queue,
             spaces=self._spaces,
             recovery=self._recovery,
-            data_dir=data_dir,
-            min_free_bytes=self._settings.store.min_free_mb << 20,
             grace_s=self._settings.watch.delete_grace_s,
             sample=status.sample,
         )

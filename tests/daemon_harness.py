@@ -31,6 +31,7 @@ STOP_DEADLINE_S = 60.0
 _QUICK: dict[str, dict[str, Any]] = {
     "watch": {"settle_created_s": 0.3, "settle_modified_s": 0.3},
     "store": {"min_free_mb": 16},
+    "search": {"query_timeout_s": 60.0},  # on a busy machine a model takes long to load
     "limits": {"nice": 0, "drain_s": 20.0},
     "log": {"level": "debug", "format": "json"},
 }

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from msearchd import errors
 from msearchd.domain.job import Job, Step
 from msearchd.jobs.queue import JobQueue
 
@@ -76,14 +77,20 @@ class Dispatcher:
         # A group that was cut off stays `running` in the table: the next start takes it up.
         await asyncio.gather(*running, return_exceptions=True)
         for state in self._states:
-            while state.claimed:
-                await self._queue.release(state.claimed.popleft())
+            with contextlib.suppress(errors.RetryLater):  # not written: the next start gives them back
+                while state.claimed:
+                    await self._queue.release(state.claimed.popleft())
 
     async def _serve(self, state: _LaneState) -> None:
         try:
             while not self._is_draining.is_set():
                 seen = self._queue.changes_seen()
-                await self._claim_more(state)
+                try:
+                    await self._claim_more(state)
+                except errors.RetryLater as trouble:  # the disk is full, the database locked: nothing else can be done
+                    log.warning("nothing can be claimed, waiting", lane=state.lane.name, reason=trouble.sentence())
+                    await asyncio.sleep(trouble.after_s)
+                    continue
                 self._start_runs(state)
                 await self._wait_for_work_or_room(state, seen)
             # Jobs that run are drain's to wait for.

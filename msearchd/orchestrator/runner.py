@@ -5,6 +5,7 @@ In: jobs of a lane. Out: every one of them done, delayed, blocked or failed; onl
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -81,8 +82,19 @@ class Runner:
             code=error.code,
             reason=error.sentence(),
         )
-        await self._outcomes.not_done(job, error)
+        await self._record(job, error)
         await self._tell(job, error)
+
+    async def _record(self, job: Job, error: errors.MsearchError) -> None:
+        """Write it down, however long that takes: while nothing can be written, this lane claims nothing more."""
+        while True:
+            try:
+                await self._outcomes.not_done(job, error)
+            except errors.RetryLater as trouble:
+                log.warning("an outcome cannot be written, waiting", job=job.id, reason=trouble.sentence())
+                await asyncio.sleep(trouble.after_s)
+            else:
+                return
 
     def _noted(self, jobs: Sequence[Job]) -> _Noted:
         return _Noted(self._in_work, jobs)

@@ -1,4 +1,4 @@
-"""What has to be done now and then: flush when quiet, sweep what nothing refers to, stand still on a full disk.
+"""What has to be done now and then: flush when quiet, sweep what nothing refers to.
 
 Sleeps until the queue changes or something is due: an idle daemon wakes a few times a minute at most.
 """
@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import sqlite3
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -30,8 +28,7 @@ _QUIET_S: Final = 3.0
 _AT_LATEST_S: Final = 30.0
 _SWEEP_EVERY_S: Final = 3600.0
 _SWEEP_GROUP: Final = 500
-_DISK_EVERY_S: Final = 60.0
-DISK_LOW: Final = "disk-low"
+_LOOK_EVERY_S: Final = 60.0
 
 
 class Upkeep:
@@ -45,8 +42,6 @@ class Upkeep:
         queue: JobQueue,
         spaces: Spaces,
         recovery: Recovery,
-        data_dir: Path,
-        min_free_bytes: int,
         grace_s: float,
         sample: Callable[[], None],
     ) -> None:
@@ -55,17 +50,13 @@ class Upkeep:
         self._queue = queue
         self._spaces = spaces
         self._recovery = recovery
-        self._data_dir = data_dir
-        self._min_free_bytes = min_free_bytes
         self._grace_s = grace_s
         self._sample = sample
-        self._is_low = False
 
     async def run(self) -> None:
         """Serve until cancelled."""
         loop = asyncio.get_running_loop()
-        flushed = swept = looked = loop.time()
-        await self._watch_disk()
+        flushed = swept = loop.time()
         while True:
             seen = self._queue.changes_seen()
             is_quiet = await self._is_quiet(seen)
@@ -80,13 +71,10 @@ class Upkeep:
                 if now - swept > _SWEEP_EVERY_S:
                     swept = now
                     await self.sweep()
-            if now - looked > _DISK_EVERY_S:
-                looked = now
-                await self._watch_disk()
             if is_quiet:
                 # Nothing to flush: sleep until something happens, or the next duty.
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_DISK_EVERY_S):
+                    async with asyncio.timeout(_LOOK_EVERY_S):
                         await self._queue.wait_change(self._queue.changes_seen())
 
     async def sweep(self) -> int:
@@ -120,18 +108,3 @@ class Upkeep:
         # Changes come in bursts: one look a second is enough for the rates, and costs nothing.
         await asyncio.sleep(1.0)
         return False
-
-    async def _watch_disk(self) -> None:
-        """Stand still before the disk is full: a full one kills the store process with SIGBUS."""
-        try:
-            free = shutil.disk_usage(self._data_dir).free
-        except OSError:
-            return
-        is_low = free < self._min_free_bytes
-        if is_low and not self._is_low:
-            log.warning("disk low", free_mb=free >> 20, least_mb=self._min_free_bytes >> 20)
-            await self._queue.pause(DISK_LOW)
-        elif not is_low and (self._is_low or DISK_LOW in await self._queue.pauses()):
-            log.info("disk has room again", free_mb=free >> 20)
-            await self._queue.resume(DISK_LOW)
-        self._is_low = is_low
