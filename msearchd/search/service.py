@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from msearchd import errors
@@ -84,6 +84,9 @@ class SearchService:
         where no list answered at all. Cancelled: nothing is left behind.
         """
         began = time.perf_counter()
+        query = replace(
+            query, text=query.text.encode("utf-8", "replace").decode("utf-8")
+        )  # lone surrogates are no words
         question = _checked(query)
         scope = await self._catalog.scope(query.filters)
         answers = await self._ask_all(query, question, scope)

@@ -1,8 +1,8 @@
 """Contents, segments, spaces, intents and the sweep, on a real database."""
 
 import pytest
-
 from catalog_world import SPACE, World, fingerprint, identified
+
 from msearchd import errors
 from msearchd.domain.asset import AssetState, content_uuid
 from msearchd.domain.media import Extraction, Modality, Segment, SegmentKind
@@ -81,7 +81,7 @@ def search_for(content):
 
 
 async def test_extracting_twice_changes_nothing(world):
-    asset, content = await world.put(b"a.txt", "ferry|sea", live=False)
+    _, content = await world.put(b"a.txt", "ferry|sea", live=False)
     extraction = Extraction((Segment(BODY, 0, "ferry"), Segment(BODY, 1, "sea")), {"title": "T"}, note="cut")
     before = await world.catalog.segments(content.id)
     for _ in range(2):
@@ -94,17 +94,23 @@ async def test_extracting_twice_changes_nothing(world):
 
 async def test_a_shorter_extraction_leaves_no_word_of_the_longer_one(world):
     _, content = await world.put(b"a.txt", "ferry sails|car drives")
-    await world.write(lambda c: world.catalog.extracted_in(c, content.id, Extraction((Segment(BODY, 0, "ferry stays"),))))
+    await world.write(
+        lambda c: world.catalog.extracted_in(c, content.id, Extraction((Segment(BODY, 0, "ferry stays"),)))
+    )
     assert await words(world, "sails") == []
     assert await words(world, "drives") == []
     assert await words(world, "stays") == [(content.id, BODY, 0)]
     await world.database.read(lambda c: c.execute("SELECT 1"))
-    await world.write(lambda c: c.execute("INSERT INTO segment_words (segment_words) VALUES ('integrity-check')").fetchall())
+    await world.write(
+        lambda c: c.execute("INSERT INTO segment_words (segment_words) VALUES ('integrity-check')").fetchall()
+    )
 
 
 async def test_ocr_adds_its_segments_and_keeps_those_of_extract(world):
     _, content = await world.put(b"scan.pdf", "typed text", label="pdf", modality=Modality.DOCUMENT)
-    first = Extraction((Segment(BODY, 0, "typed text"), Segment(METADATA, 0, "Title")), ocr_pages=(2, 3), wants_ocr=True)
+    first = Extraction(
+        (Segment(BODY, 0, "typed text"), Segment(METADATA, 0, "Title")), ocr_pages=(2, 3), wants_ocr=True
+    )
     await world.write(lambda c: world.catalog.extracted_in(c, content.id, first))
     row = await world.catalog.content(content.id)
     assert (row.needs_ocr, row.has_ocr, row.ocr_pages) == (True, False, (2, 3))
@@ -290,7 +296,9 @@ async def test_a_reset_throws_away_what_it_names(world, what, contents, files, r
 
 async def test_texts_and_metadata_that_are_no_unicode_are_kept_as_far_as_they_are(world):
     _, content = await world.put(b"a.txt", "x", live=False)
-    odd = Extraction((Segment(BODY, 0, "lone \ud800 surrogate\x00ferry"),), {"title": "\udcff tag", "n": None, "size": 3})
+    odd = Extraction(
+        (Segment(BODY, 0, "lone \ud800 surrogate\x00ferry"),), {"title": "\udcff tag", "n": None, "size": 3}
+    )
     await world.write(lambda c: world.catalog.extracted_in(c, content.id, odd))
     assert await words(world, "ferry") == [(content.id, BODY, 0)]
     assert (await world.catalog.content(content.id)).metadata == {"title": "? tag", "size": 3}

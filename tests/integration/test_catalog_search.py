@@ -1,8 +1,8 @@
 """Words, names and filters on a real database."""
 
 import pytest
-
 from catalog_world import World
+
 from msearchd import errors
 from msearchd.domain.media import Modality
 from msearchd.domain.query import Filters
@@ -71,7 +71,9 @@ async def test_a_long_file_does_not_take_all_places(world):
 async def test_a_filter_reads_on_until_it_has_found_what_is_left(world):
     for i in range(150):
         await world.put(b"a/n%d.txt" % i, f"ferry ferry ferry {i}", live=False)
-    await world.put(b"b/only.txt", "in a long text somewhere near the end there is one ferry and not more than that", live=False)
+    await world.put(
+        b"b/only.txt", "in a long text somewhere near the end there is one ferry and not more than that", live=False
+    )
     assert await words(world, "ferry", folders=(b"/home/u/b",)) == ["b/only.txt"]
     everything = scopes.Scope(filters=Filters(max_size_bytes=10**9))  # as where a filter leaves too many to list
     found = await world.catalog.words(Question.parse("ferry"), everything, limit=200)

@@ -12,7 +12,9 @@ def matches(text, question):
     """Whether a segment with *text* is found, asked as the catalog asks."""
     c = sqlite3.connect(":memory:")
     try:
-        c.execute("CREATE VIRTUAL TABLE w USING fts5 (text, parts, content='', tokenize='porter unicode61 remove_diacritics 2')")
+        c.execute(
+            "CREATE VIRTUAL TABLE w USING fts5 (text, parts, content='', tokenize='porter unicode61 remove_diacritics 2')"
+        )
         c.execute("INSERT INTO w (rowid, text, parts) VALUES (1, ?, ?)", fold.index_columns(text))
         expression = Question.parse(question).all_words()
         return bool(expression) and bool(c.execute("SELECT rowid FROM w WHERE w MATCH ?", (expression,)).fetchall())
@@ -87,7 +89,9 @@ def test_no_text_ever_breaks_the_expression(text):
     question = Question.parse(text)
     c = sqlite3.connect(":memory:")
     try:
-        c.execute("CREATE VIRTUAL TABLE w USING fts5 (text, parts, content='', tokenize='porter unicode61 remove_diacritics 2')")
+        c.execute(
+            "CREATE VIRTUAL TABLE w USING fts5 (text, parts, content='', tokenize='porter unicode61 remove_diacritics 2')"
+        )
         expressions = (question.all_words(), question.any_word(), question.as_phrase(), question.required(),
                        question.forbidden(), question.highlighted())  # fmt: skip
         for expression in filter(None, expressions):
@@ -96,7 +100,12 @@ def test_no_text_ever_breaks_the_expression(text):
         c.close()
 
 
-@given(st.lists(st.sampled_from(['"', "-", "*", "(", ")", "NOT", "OR", "AND", "NEAR", "text:", "^", "+", "a", "東", " "]), max_size=12))
+@given(
+    st.lists(
+        st.sampled_from(['"', "-", "*", "(", ")", "NOT", "OR", "AND", "NEAR", "text:", "^", "+", "a", "東", " "]),
+        max_size=12,
+    )
+)
 def test_operators_of_fts5_are_words_like_others(pieces):
     test_no_text_ever_breaks_the_expression.hypothesis.inner_test(" ".join(pieces))
 

@@ -4,7 +4,9 @@ from hypothesis import strategies as st
 from msearchd.store.catalog import snippet
 from msearchd.store.catalog.question import Question
 
-LONG = "Nothing of note is said here. " * 30 + "The ferries to Esbjerg sail at noon. " + "More of nothing follows. " * 30
+LONG = (
+    "Nothing of note is said here. " * 30 + "The ferries to Esbjerg sail at noon. " + "More of nothing follows. " * 30
+)
 
 
 def of(text, question):

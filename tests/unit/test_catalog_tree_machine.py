@@ -1,11 +1,11 @@
 """Any sequence of what watch and identify report, against a dict: what is visible, counted and held is the same."""
 
+import catalog_world
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-import catalog_world
 from msearchd.domain.asset import AssetState, RootState
 from msearchd.domain.media import Extraction, Segment, SegmentKind
 from msearchd.store.catalog import contents, known, names, paths, status, sweep, tree, words
@@ -42,6 +42,12 @@ class Tree(RuleBasedStateMachine):
     @rule(root=roots_at, path=PATHS, data=BYTES)
     def see(self, root, path, data):
         self._see(root, path, data)
+
+    @rule(root=roots_at, path=PATHS, data=BYTES)
+    def see_and_identify(self, root, path, data):
+        self._see(root, path, data)
+        if (root, path) in self.files:
+            self._identify(self.files[root, path])
 
     def _see(self, root, path, data):
         if self._is_folder(root, path) or self._has_file_above(root, path):
@@ -126,7 +132,9 @@ class Tree(RuleBasedStateMachine):
     @precondition(lambda self: self.files)
     @rule(draw=st.data())
     def identify(self, draw):
-        known_file = self.files[self._some_file(draw)]
+        self._identify(self.files[self._some_file(draw)])
+
+    def _identify(self, known_file):
         data, _, _, asset = known_file
         found = catalog_world.identified(data)
         content = contents.identified(self.c, asset, found, now_ms=self.now_ms)
@@ -206,7 +214,9 @@ class Tree(RuleBasedStateMachine):
 
     @invariant()
     def contents_know_how_many_files_show_them(self):
-        for id_, hash_, visible, orphan_ms in self.c.execute("SELECT id, hash, visible, orphan_ms FROM content").fetchall():
+        for id_, hash_, visible, orphan_ms in self.c.execute(
+            "SELECT id, hash, visible, orphan_ms FROM content"
+        ).fetchall():
             holders = [entry for entry in self.files.values() if entry[1] is not None
                        and catalog_world.content_hash(entry[1]) == hash_]  # fmt: skip
             assert visible == len(holders)

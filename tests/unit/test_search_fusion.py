@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -88,7 +89,7 @@ def test_the_order_of_the_lists_never_matters(lists, random):
 def test_every_file_is_there_once_and_scores_fall(lists):
     fused = fuse(lists, k=10)
     assert sorted(files(fused)) == sorted({entry.file for one in lists for entry in one.entries})
-    assert all(a.is_exact > b.is_exact or a.score >= b.score for a, b in zip(fused, fused[1:], strict=False))
+    assert all(a.is_exact > b.is_exact or a.score >= b.score for a, b in pairwise(fused))
     assert all(math.isfinite(one.score) for one in fused)
 
 
