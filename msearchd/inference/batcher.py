@@ -66,6 +66,7 @@ class _Window:
     """One request. Of two in flight only the older is at work: the other is innocent of a crash."""
 
     passages: list[_Passage]
+    is_suspect: bool = False
     wants_fresh_worker: bool = False
     is_innocent: bool = False
     plan: list[list[int]] = field(default_factory=list)
@@ -78,15 +79,23 @@ class _Window:
 class Batcher:
     """Owned by one resident; all state is touched on the loop alone.
 
-    *restart* ends the worker (the next request starts a fresh one); *on_killed* hears of a worker that was killed.
+    *restart* ends the worker (the next request starts a fresh one); *forgive* lets a dead one start again without
+    back-off; *on_killed* hears of a worker that was killed.
     """
 
     def __init__(
-        self, send: Send, *, batch_tokens: int, restart: Callable[[], Awaitable[None]], on_killed: Callable[[], None]
+        self,
+        send: Send,
+        *,
+        batch_tokens: int,
+        restart: Callable[[], Awaitable[None]],
+        forgive: Callable[[], Awaitable[None]],
+        on_killed: Callable[[], None],
     ) -> None:
         self._send = send
         self._batch_tokens = batch_tokens
         self._restart = restart
+        self._forgive = forgive
         self._on_killed = on_killed
         self._waiting: collections.deque[_Passage] = collections.deque()
         self._waiting_tokens = 0
@@ -192,6 +201,8 @@ class Batcher:
         try:
             if window.wants_fresh_worker:
                 await self._restart()
+            if window.is_suspect:
+                await self._forgive()
             args = {"texts": [passage.text for passage in window.passages], "role": window.passages[0].call.role}
             async with contextlib.aclosing(self._send(args)) as replies:
                 async for reply in replies:
@@ -270,7 +281,8 @@ class Batcher:
         if step.is_poison:
             passage = window.passages[suspects[0]]
             passage.call.fail(_poison(passage, f"it ended its model's process twice ({error})"))
-        self._isolated.extend(_Window([window.passages[index] for index in group]) for group in step.again)
+        groups = [[window.passages[index] for index in group] for group in step.again]
+        self._isolated.extend(_Window(group, is_suspect=True) for group in groups)
 
     def _is_older(self, one: _Window, other: _Window) -> bool:
         order = list(self._in_flight.values())

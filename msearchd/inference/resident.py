@@ -72,9 +72,14 @@ class LoadedModel:
         self._choice = 0
         self._worker = self._make_worker()
         self._batcher = Batcher(
-            self._send_bulk, batch_tokens=spec.start["batch_tokens"], restart=self.unload, on_killed=self._begin_smaller
+            self._send_bulk,
+            batch_tokens=spec.start["batch_tokens"],
+            restart=self.unload,
+            forgive=self._forgive,
+            on_killed=self._begin_smaller,
         )
         self._interactive = 0
+        self._seen_hangs = 0
         self._first_tokens = int(spec.start["batch_tokens"])
         self._facts: Mapping[str, Any] = {}
         self._failure: tuple[float, errors.Misconfigured] | None = None
@@ -264,7 +269,13 @@ class LoadedModel:
             await frames.aclose()
         return Vectors(bytes(rows), len(texts), dim)
 
+    async def _forgive(self) -> None:
+        await self._worker.forgive()
+
     def _begin_smaller(self) -> None:
+        if self._worker.hangs > self._seen_hangs:  # that kill was ours: time was short, not memory
+            self._seen_hangs = self._worker.hangs
+            return
         self._first_tokens = max(_LEAST_TOKENS, self._first_tokens // 2)
         self._worker.begin_smaller(self._first_tokens)
 

@@ -39,6 +39,8 @@ class WorkerProcess:
         self._open_requests = 0
         self._progress_at = 0.0
         self._watch: asyncio.TimerHandle | None = None
+        self._died_at_work = False
+        self._forgiven = 0
         self.hangs = 0
 
     @property
@@ -49,7 +51,7 @@ class WorkerProcess:
     @property
     def restarts(self) -> int:
         """How often it had to be started again."""
-        return self._kept.restarts
+        return self._kept.restarts + self._forgiven
 
     @property
     def is_loading(self) -> bool:
@@ -91,12 +93,22 @@ class WorkerProcess:
                 async for reply in frames:
                     self._progress_at = asyncio.get_running_loop().time()
                     yield reply
+        except LinkLost:
+            self._died_at_work = True
+            raise
         finally:
             self._open_requests -= 1
 
     def begin_smaller(self, tokens: int) -> None:
         """Let the next start begin with batches of *tokens* padded tokens; it grows back by itself."""
         self._kept.spec = replace(self._kept.spec, start={**self._kept.spec.start, "first_tokens": tokens})
+
+    async def forgive(self) -> None:
+        """Let the next start be at once: the search for the text that killed it ends by itself, back-off would only wait."""
+        if self._died_at_work and self._kept.child is None and not self.is_loading:
+            self._died_at_work = False
+            self._forgiven += 1
+            await self._kept.release()
 
     async def release(self) -> None:
         """End the process to give its memory back; the next call starts it again."""

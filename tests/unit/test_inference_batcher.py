@@ -42,9 +42,14 @@ class FakeWorker:
     async def restart(self):
         self.restarts += 1
 
+    async def forgive(self):
+        pass
+
 
 def batcher_of(worker, batch_tokens=64):
-    return Batcher(worker.send, batch_tokens=batch_tokens, restart=worker.restart, on_killed=lambda: None)
+    return Batcher(
+        worker.send, batch_tokens=batch_tokens, restart=worker.restart, forgive=worker.forgive, on_killed=lambda: None
+    )
 
 
 async def test_a_lone_call_is_sent_at_once_and_keeps_its_order():
@@ -140,7 +145,9 @@ async def test_an_error_of_the_worker_reaches_every_caller_of_the_window():
         raise errors.Misconfigured("no weights", key="model:x", hint="type this")
         yield
 
-    batcher = Batcher(refuse, batch_tokens=64, restart=FakeWorker().restart, on_killed=lambda: None)
+    batcher = Batcher(
+        refuse, batch_tokens=64, restart=FakeWorker().restart, forgive=FakeWorker().forgive, on_killed=lambda: None
+    )
     results = await asyncio.gather(*(batcher.embed(["a"], role="query") for _ in range(3)), return_exceptions=True)
     assert all(isinstance(result, errors.Misconfigured) for result in results)
 
