@@ -122,6 +122,17 @@ async def test_ocr_adds_its_segments_and_keeps_those_of_extract(world):
     assert await words(world, "pixel") == [(content.id, OCR, 0)]
 
 
+async def test_a_scanned_book_of_thousands_of_pages_has_room(world):
+    _, content = await world.put(b"book.pdf", "", data=b"scan", live=False)
+    last = Segment(OCR, 25_000 * 10_000 + 9_999, "colophon", page=25_000)  # as media numbers them
+    await world.write(lambda c: world.catalog.extracted_in(c, content.id, Extraction((last,)), part=OCR))
+    assert await world.catalog.segments(content.id) == [last]
+    assert await words(world, "colophon") == [(content.id, OCR, last.seq)]
+    with pytest.raises(errors.BadAsset):
+        past = Extraction((Segment(OCR, 1 << 28, "too far"),))
+        await world.write(lambda c: world.catalog.extracted_in(c, content.id, past, part=OCR))
+
+
 async def test_segments_that_come_later_make_the_space_incomplete_and_hide_nothing(world):
     _, content = await world.put(b"scan.pdf", "ferry")
     assert (await world.catalog.content(content.id)).live_models == {SPACE.model}

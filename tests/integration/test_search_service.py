@@ -250,9 +250,9 @@ async def _hidden_is_hidden(folder, operations):
                     pass
                 visible = {path: value for path, value in visible.items() if not path.startswith(b"a/")}
             elif what == "unlive" and path in visible:
-                text, content = visible[path]
+                held, content = visible[path]
                 await world.write(lambda c, id_=content.id: world.catalog.not_live_in(c, SPACE.name, id_))
-                live[text] = False
+                live[held] = False
         for question in ("ferry", "vessel", "x.txt", "payment", "ferry.txt"):
             reply = await service(world, query_timeout_s=5).search(SearchQuery(question, limit=20))
             shown = {path for hit in reply.hits for path in (hit.path, *hit.same_content)}

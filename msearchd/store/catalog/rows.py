@@ -34,16 +34,17 @@ KIND_CODES: Final[dict[SegmentKind, int]] = {
     SegmentKind.PAGE: 7,
 }
 _KINDS: Final = {code: kind for kind, code in KIND_CODES.items()}
-_SEQ_BITS: Final = 20
+#: OCR numbers its segments by page, ten thousand a page: room for 26,000 pages.
+_SEQ_BITS: Final = 28
 _KIND_BITS: Final = 4
 CONTENT_SHIFT: Final = _SEQ_BITS + _KIND_BITS
 _MASK_64: Final = (1 << 64) - 1
 
 
 def segment_id(content: int, kind: SegmentKind, seq: int) -> int:
-    """Row id of a segment. Raises BadAsset where a content has more segments of a kind than ids (a million)."""
+    """Row id of a segment. Raises BadAsset where *seq* is past the last id of its kind."""
     if not 0 <= seq < 1 << _SEQ_BITS:
-        message = f"a file of more than {1 << _SEQ_BITS} passages cannot be indexed"
+        message = f"passage {seq} is past the {1 << _SEQ_BITS} that a file may have"
         raise errors.BadAsset(message, hint="split the file")
     return content << CONTENT_SHIFT | KIND_CODES[kind] << _SEQ_BITS | seq
 
@@ -52,6 +53,11 @@ def place_of(row_id: int) -> tuple[ContentId, SegmentKind, int]:
     """(content, kind, seq) of a segment's row id."""
     kind = _KINDS[row_id >> _SEQ_BITS & ((1 << _KIND_BITS) - 1)]
     return ContentId(row_id >> CONTENT_SHIFT), kind, row_id & ((1 << _SEQ_BITS) - 1)
+
+
+def kind_of(code: int) -> SegmentKind:
+    """The kind that a code in a segment id stands for."""
+    return _KINDS[code]
 
 
 def ids_of_content(content: int) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from msearchd.aio.sqlite import named_queries
 from msearchd.domain.asset import ContentId
 from msearchd.domain.media import Segment, SegmentKind
 from msearchd.store.catalog import fold
-from msearchd.store.catalog.rows import ids_of_content, ids_of_kind, place_of, segment_id, segment_of
+from msearchd.store.catalog.rows import ids_of_content, ids_of_kind, kind_of, place_of, segment_id, segment_of
 
 SQL: Final = named_queries("msearchd.store.sql", "contents.sql")
 
@@ -60,7 +60,7 @@ def segments(c: sqlite3.Connection, content: ContentId) -> list[Segment]:
 def counts_by_kind(c: sqlite3.Connection, content: ContentId) -> dict[SegmentKind, int]:
     """Segments with text, by where their text comes from."""
     found = c.execute(SQL["kinds_of_content"], ids_of_content(content))
-    return {place_of(code << 20)[1]: n for code, n in found}
+    return {kind_of(code): n for code, n in found}
 
 
 def _columns(segment: Segment) -> _Row:

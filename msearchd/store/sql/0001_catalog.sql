@@ -75,7 +75,7 @@ CREATE INDEX asset_gone ON asset (gone_ms) WHERE gone_ms IS NOT NULL;
 -- Type labels ever seen with an extension: only ever too many, so a filter by extension loses nothing.
 CREATE TABLE ext_type (ext TEXT NOT NULL, type_label TEXT NOT NULL, PRIMARY KEY (ext, type_label)) STRICT, WITHOUT ROWID;
 
--- id = content << 24 | kind << 20 | seq: the segments of a content are neighbours, a full-text hit names its content
+-- id = content << 32 | kind << 28 | seq: the segments of a content are neighbours, a full-text hit names its content
 -- without a look-up, and (content, kind, seq) is unique by construction.
 CREATE TABLE segment (
     id INTEGER PRIMARY KEY,
@@ -85,9 +85,9 @@ CREATE TABLE segment (
     page INTEGER,
     t0_ms INTEGER,
     t1_ms INTEGER,
-    content INTEGER GENERATED ALWAYS AS (id >> 24) VIRTUAL,
-    kind INTEGER GENERATED ALWAYS AS ((id >> 20) & 15) VIRTUAL,
-    seq INTEGER GENERATED ALWAYS AS (id & 1048575) VIRTUAL
+    content INTEGER GENERATED ALWAYS AS (id >> 32) VIRTUAL,
+    kind INTEGER GENERATED ALWAYS AS ((id >> 28) & 15) VIRTUAL,
+    seq INTEGER GENERATED ALWAYS AS (id & 268435455) VIRTUAL
 ) STRICT;
 
 -- Words of segments. Contentless: what is indexed is catalog/fold.py's index_columns(segment.text), so whoever deletes a
