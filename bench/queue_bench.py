@@ -1,0 +1,383 @@
+"""The job queue against a bare sqlite3 loop with the same transactions, and against huey, litequeue and persist-queue.
+
+    python -m bench.queue_bench [--jobs 20000] [--rounds 3] [--pending 1000000]
+
+Ours: JobQueue's public calls, each acknowledged after its COMMIT, on a file in the temporary folder, WAL, NORMAL.
+Bare: the same tables, the same statements, the same number of rows in a transaction, one thread, nothing around it.
+Peers: their own SQLite queues as their manuals use them, one thread (threads make them slower).
+All take turns in the same run; a ratio is the median over the rounds. Rates are of the best round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.resources
+import shutil
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from bench.common import Report, arguments
+from msearchd.aio.sqlite import Database
+from msearchd.aio.sqlite_schema import statements
+from msearchd.domain.asset import AssetId
+from msearchd.domain.job import Job, Owed, Priority, Step
+from msearchd.jobs.claim import claim_in
+from msearchd.jobs.moves import JobMoves
+from msearchd.jobs.queue import JobQueue
+from msearchd.settings.model import QueueSettings
+
+SETTINGS = QueueSettings()
+STEPS = [(Step.EXTRACT, None)]
+WORKERS, CLAIM = 16, 8
+
+
+def clock() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Folder:
+    """Fresh file names in a temporary folder."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="queue-bench-"))
+        self._number = 0
+
+    def new(self) -> Path:
+        self._number += 1
+        return self.path / f"{self._number}.db"
+
+
+# -- ours ----------------------------------------------------------------------------------------------------------------
+
+
+async def with_queue(
+    path: Path, work: Callable[[JobQueue], Coroutine[Any, Any, Any]], *, is_durable: bool = False
+) -> Any:
+    database = await Database.open(path, is_durable=is_durable)
+    queue = JobQueue(database, SETTINGS, now_ms=clock)
+    try:
+        await queue.open()
+        return await work(queue)
+    finally:
+        await queue.close()
+        await database.close()
+
+
+async def enqueue_singly(queue: JobQueue, jobs: int, callers: int, step: Step = Step.EXTRACT) -> None:
+    numbers = iter(range(jobs))
+
+    async def call() -> None:
+        for number in numbers:
+            await queue.enqueue([Owed(AssetId(number), step)])
+
+    await asyncio.gather(*(call() for _ in range(callers)))
+
+
+async def enqueue_lists(queue: JobQueue, jobs: int, size: int = 1000, first: int = 0, **fields: Any) -> None:
+    for at in range(first, first + jobs, size):
+        count = min(size, first + jobs - at)
+        await queue.enqueue([Owed(AssetId(at + n), Step.EXTRACT, **fields) for n in range(count)])
+
+
+async def drain(queue: JobQueue, jobs: int, *, workers: int = WORKERS, claim: int = CLAIM) -> None:
+    left = jobs
+
+    async def work() -> None:
+        nonlocal left
+        while left > 0:
+            left -= claim
+            taken = await queue.claim(steps=STEPS, limit=claim, owner="w")
+            await asyncio.gather(*(queue.complete(job) for job in taken))
+
+    await asyncio.gather(*(work() for _ in range(workers)))
+
+
+def timed(path: Path, prepare: Callable[[JobQueue], Any], work: Callable[[JobQueue], Any], **options: Any) -> float:
+    """Seconds of *work* alone."""
+
+    async def both(queue: JobQueue) -> float:
+        await prepare(queue)
+        began = time.perf_counter()
+        await work(queue)
+        return time.perf_counter() - began
+
+    return asyncio.run(with_queue(path, both, **options))
+
+
+# -- bare ----------------------------------------------------------------------------------------------------------------
+
+
+def bare_connection(path: Path) -> sqlite3.Connection:
+    c = sqlite3.connect(path, isolation_level=None, cached_statements=256)
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "wal_autocheckpoint=4000"):
+        c.execute(f"PRAGMA {pragma}").fetchall()
+    for statement in statements((importlib.resources.files("msearchd.jobs.sql") / "0001_jobs.sql").read_text()):
+        c.execute(statement)
+    return c
+
+
+def bare_enqueue(c: sqlite3.Connection, jobs: int, group: int) -> None:
+    moves = JobMoves(SETTINGS, now_ms=clock)
+    for at in range(0, jobs, group):
+        c.execute("BEGIN IMMEDIATE")
+        for number in range(at, min(jobs, at + group)):
+            moves.enqueue_in(c, [Owed(AssetId(number), Step.EXTRACT)])
+        c.execute("COMMIT")
+
+
+def bare_drain(c: sqlite3.Connection, group: int) -> None:
+    moves = JobMoves(SETTINGS, now_ms=clock)
+    while True:
+        claimed: list[Job] = []
+        c.execute("BEGIN IMMEDIATE")
+        for _ in range(group):
+            claimed += claim_in(c, steps=STEPS, limit=CLAIM, kept={}, owner="w", serial=1, now_ms=clock())
+        c.execute("COMMIT")
+        if not claimed:
+            return
+        c.execute("BEGIN IMMEDIATE")
+        for job in claimed:
+            moves.complete_in(c, job)
+        c.execute("COMMIT")
+
+
+# -- peers ---------------------------------------------------------------------------------------------------------------
+
+
+def huey_queue(path: Path) -> Any:
+    from huey.storage import SqliteStorage
+
+    return SqliteStorage("bench", filename=str(path), fsync=False)  # as little durable as its manual allows
+
+
+def litequeue_queue(path: Path) -> Any:
+    from litequeue import LiteQueue
+
+    return LiteQueue(str(path))
+
+
+def persist_queue(path: Path) -> Any:
+    import persistqueue
+
+    return persistqueue.SQLiteAckQueue(str(path.with_suffix("")), auto_commit=True)
+
+
+def huey_take(queue: Any, jobs: int) -> None:
+    for _ in range(jobs):
+        queue.dequeue()
+
+
+def litequeue_take(queue: Any, jobs: int) -> None:
+    for _ in range(jobs):
+        queue.done(queue.pop().message_id)
+
+
+def persist_take(queue: Any, jobs: int) -> None:
+    for _ in range(jobs):
+        queue.ack(queue.get(block=False))
+
+
+def put_all(put: Callable[[Any], object], jobs: int, as_item: Callable[[int], Any]) -> None:
+    for number in range(jobs):
+        put(as_item(number))
+
+
+# -- the rows ------------------------------------------------------------------------------------------------------------
+
+
+class Rounds:
+    """Wall times that candidates measured themselves, preparation left out."""
+
+    def __init__(self, rounds: int) -> None:
+        self.rounds = rounds
+
+    def run(self, candidates: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
+        found: dict[str, list[float]] = {name: [] for name in candidates}
+        for _ in range(self.rounds):
+            for name, candidate in candidates.items():
+                found[name].append(candidate())
+        return found
+
+
+def ratio(ours: list[float], theirs: list[float]) -> float:
+    ordered = sorted(b / a for a, b in zip(ours, theirs, strict=True))
+    return ordered[len(ordered) // 2]
+
+
+def clocked(function: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    function()
+    return time.perf_counter() - began
+
+
+async def _nothing(_: JobQueue) -> None:
+    pass
+
+
+def enqueue_rows(report: Report, folder: Folder, jobs: int, rounds: int) -> None:
+    def ours(callers: int, **options: Any) -> Callable[[], float]:
+        return lambda: timed(folder.new(), _nothing, lambda q: enqueue_singly(q, jobs, callers), **options)
+
+    def bare(group: int) -> Callable[[], float]:
+        def run() -> float:
+            with contextlib.closing(bare_connection(folder.new())) as c:
+                return clocked(lambda: bare_enqueue(c, jobs, group))
+
+        return run
+
+    few = max(200, jobs // 50)  # persist-queue does some 100 a second
+
+    def peer(make: Callable[[Path], Any], put: str, count: int, as_item: Callable[[int], Any]) -> Callable[[], float]:
+        def run() -> float:
+            queue = make(folder.new())
+            return clocked(lambda: put_all(getattr(queue, put), count, as_item)) * jobs / count
+
+        return run
+
+    times = Rounds(rounds).run({
+        "ours, 50 callers": ours(50), "ours, 200 callers": ours(200),
+        "bare sqlite3, 50 in a transaction": bare(50), "bare sqlite3, 200 in a transaction": bare(200),
+        "ours, lists of 1000": lambda: timed(folder.new(), _nothing, lambda q: enqueue_lists(q, jobs * 4)) / 4,
+        "ours, every commit synced, 50 callers": ours(50, is_durable=True),
+        "huey": peer(huey_queue, "enqueue", jobs, lambda n: b"%d" % n),
+        "litequeue": peer(litequeue_queue, "put", jobs, str),
+        "persist-queue": peer(persist_queue, "put", few, lambda n: n),
+    })  # fmt: skip
+    for name, seconds in times.items():
+        report.row(f"enqueue: {name}", per_s=jobs / min(seconds))
+    report.bar(
+        "acknowledged single enqueues a second, 50 callers",
+        value=jobs / min(times["ours, 50 callers"]),
+        at_least=20_000,
+    )
+    report.bar("enqueues a second in lists of 1000", value=jobs / min(times["ours, lists of 1000"]), at_least=80_000)
+    report.bar(
+        "enqueues a second, each commit synced",
+        value=jobs / min(times["ours, every commit synced, 50 callers"]),
+        at_least=5_000,
+    )
+    for callers in (50, 200):
+        bare_times = times[f"bare sqlite3, {callers} in a transaction"]
+        # The rest is asyncio: a task switch, two futures and a thread hop for each call.
+        report.bar(
+            f"enqueue against bare sqlite3, {callers} callers",
+            value=ratio(times[f"ours, {callers} callers"], bare_times),
+            at_least=0.4,
+        )
+    for name in ("huey", "litequeue", "persist-queue"):
+        report.bar(
+            f"enqueue against {name}, 200 callers", value=ratio(times["ours, 200 callers"], times[name]), at_least=2
+        )
+        report.bar(f"enqueue against {name}, lists", value=ratio(times["ours, lists of 1000"], times[name]), at_least=6)
+
+
+def claim_rows(report: Report, folder: Folder, jobs: int, rounds: int) -> None:
+    def bare() -> float:
+        with contextlib.closing(bare_connection(folder.new())) as c:
+            bare_enqueue(c, jobs, 1000)
+            return clocked(lambda: bare_drain(c, WORKERS))
+
+    def ours() -> float:
+        return timed(folder.new(), lambda q: enqueue_lists(q, jobs), lambda q: drain(q, jobs))
+
+    few = max(200, jobs // 50)
+
+    def peer(
+        make: Callable[[Path], Any],
+        put: str,
+        take: Callable[[Any, int], None],
+        as_item: Callable[[int], Any],
+        count: int,
+    ) -> Callable[[], float]:
+        def run() -> float:
+            queue = make(folder.new())
+            put_all(getattr(queue, put), count, as_item)
+            return clocked(lambda: take(queue, count)) * jobs / count
+
+        return run
+
+    times = Rounds(rounds).run({
+        "ours": ours, "bare sqlite3": bare,
+        "huey (dequeue alone: at most once)": peer(huey_queue, "enqueue", huey_take, lambda n: b"%d" % n, jobs // 4),
+        "litequeue": peer(litequeue_queue, "put", litequeue_take, str, jobs // 10),
+        "persist-queue": peer(persist_queue, "put", persist_take, lambda n: n, few),
+    })  # fmt: skip
+    for name, seconds in times.items():
+        report.row(f"claim(8) and complete: {name}", per_s=jobs / min(seconds))
+    report.bar("claim(8) and complete a second", value=jobs / min(times["ours"]), at_least=30_000)
+    report.bar(
+        "claim and complete against bare sqlite3", value=ratio(times["ours"], times["bare sqlite3"]), at_least=0.4
+    )
+    for name, least in (("huey (dequeue alone: at most once)", 2), ("litequeue", 5), ("persist-queue", 5)):
+        report.bar(f"claim and complete against {name}", value=ratio(times["ours"], times[name]), at_least=least)
+
+
+async def delay_all(queue: JobQueue, count: int) -> None:
+    """Rows delayed for hours, at a better priority than what is ready: written directly, as 200k failures would leave them."""
+    await enqueue_lists(queue, count, first=10_000_000, priority=Priority.INTERACTIVE)
+    far = clock() + 3_600_000
+    await queue._database.write(
+        lambda c: c.execute(f"UPDATE job SET state='delayed', run_at_ms={far} WHERE asset >= 10000000").rowcount
+    )
+
+
+def size_rows(report: Report, folder: Folder, jobs: int, pending: int, rounds: int) -> None:
+    base, delayed, restarts = [], [], []
+    for _ in range(rounds):
+        base.append(timed(folder.new(), lambda q: enqueue_lists(q, jobs), lambda q: drain(q, jobs)))
+
+        async def with_delayed(queue: JobQueue) -> None:
+            await delay_all(queue, 200_000)
+            await enqueue_lists(queue, jobs)
+
+        delayed.append(timed(folder.new(), with_delayed, lambda q: drain(q, jobs)))
+    report.bar("claims beside 200,000 delayed jobs, against none", value=ratio(delayed, base), at_least=0.5)
+
+    path, few = folder.new(), folder.new()
+    timed(path, lambda q: enqueue_lists(q, pending), _nothing)
+    timed(few, lambda q: enqueue_lists(q, 1000), _nothing)
+    full_claims, full_enqueues, empty_enqueues = [], [], []
+    for number in range(rounds):
+        first = pending + number * jobs
+        full_claims.append(timed(path, _nothing, lambda q: drain(q, jobs)))
+        full_enqueues.append(timed(path, _nothing, lambda q, f=first: enqueue_lists(q, jobs, first=f)))
+        empty_enqueues.append(timed(folder.new(), _nothing, lambda q: enqueue_lists(q, jobs)))
+        restarts.append(asyncio.run(with_queue(path, _cost_of_counts)))
+    report.bar(f"claims with {pending:,} pending, against {jobs:,}", value=ratio(full_claims, base), at_least=0.5)
+    report.bar(
+        f"enqueues with {pending:,} pending, against none", value=ratio(full_enqueues, empty_enqueues), at_least=0.5
+    )
+    report.row(f"counts() with {pending:,} pending", ms=min(restarts) * 1000)
+    opened = [clocked(lambda: asyncio.run(with_queue(path, _nothing))) for _ in range(rounds)]
+    report.bar(f"open with {pending:,} pending, seconds", value=min(opened), at_most=1.0)
+
+
+async def _cost_of_counts(queue: JobQueue) -> float:
+    began = time.perf_counter()
+    await queue.counts()
+    return time.perf_counter() - began
+
+
+def main() -> int:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--jobs", type=int, default=20_000)
+    parser.add_argument("--pending", type=int, default=1_000_000)
+    options = parser.parse_args()
+    report, folder = Report("queue", options.out), Folder()
+    try:
+        enqueue_rows(report, folder, options.jobs, options.rounds)
+        claim_rows(report, folder, options.jobs, options.rounds)
+        size_rows(report, folder, options.jobs, options.pending, options.rounds)
+    finally:
+        shutil.rmtree(folder.path, ignore_errors=True)
+    return report.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
