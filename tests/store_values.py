@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import random
 import struct
+import tempfile
 from pathlib import Path
 from uuid import UUID
 
@@ -74,6 +76,16 @@ async def contents_in(store: StoreProcess, space: Space) -> dict[UUID, int]:
 
 def store_in(folder: Path, **settings) -> StoreProcess:
     return StoreProcess(StoreSettings(**{"backend": "edge", "min_free_mb": 0, **settings}), folder, Limits())
+
+
+@contextlib.contextmanager
+def folder_in_memory(fallback: Path):
+    """A folder whose syncs cost nothing, where the system has one; real disks cost a second a test, and nothing here needs it."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield fallback
+        return
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="msearchd-test-") as folder:
+        yield Path(folder)
 
 
 def is_running(pid: int) -> bool:

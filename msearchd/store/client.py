@@ -20,12 +20,13 @@ import structlog
 
 from msearchd import errors
 from msearchd.aio import wire
-from msearchd.aio.child import Child, ChildSpec, DeadlineExpired, KeptChild, Limits, LinkLost, Reply
+from msearchd.aio.child import ChildSpec, DeadlineExpired, KeptChild, Limits, LinkLost, Reply
 from msearchd.domain.space import Point, Space, SpaceName, Vectors
 from msearchd.settings.model import StoreSettings
 from msearchd.store import codec
 from msearchd.store.backends import growth
 from msearchd.store.backends.port import StoreStart
+from msearchd.store.opening import OpenSpaces, seen_out
 from msearchd.store.vector_store import Damage, ScoredPoint, SpaceHealth, StoreHealth, VectorSearch
 
 log = structlog.get_logger(__name__)
@@ -33,10 +34,7 @@ log = structlog.get_logger(__name__)
 #: A whole rewrite of a large space; it holds the process for its duration.
 _OPTIMIZE_DEADLINE_S = 1800.0
 _HEALTH_PATIENCE_S = 2.0
-_END_PATIENCE_S = 5.0
 _CLOSE_PATIENCE_S = 10.0
-#: Deaths of the process while it loads one space, before the space's files are blamed.
-_STRIKES = 3
 #: Long calls at once: an embedded engine does one thing at a time, a network is worth hiding.
 _SERVER_CALLS = 4
 _POINTS_PER_S = 200.0  # slowest ingest that still counts as alive; measured 5,000 and more
@@ -96,28 +94,19 @@ class StoreProcess:
         load_deadline_s: Callable[[int], float] = growth.load_deadline_s,
     ) -> None:
         self._settings = settings
-        self._load_deadline_s = load_deadline_s  # of the bytes on disk
         self._start = start_of(settings, data_dir)
         spec = ChildSpec(name="store", module="msearchd.store.process", start=self._start.to_wire(), limits=limits)
         self._kept = KeptChild(spec)
-        self._known: dict[
-            SpaceName, Space
-        ] = {}  # ensured by us: made again after a restart, whatever happened to the files
-        self._opened: set[SpaceName] = set()
-        self._made: set[SpaceName] = set()  # were there once: empty again is a loss
-        self._opened_in: Child | None = None
-        self._strikes: dict[SpaceName, int] = {}
-        self._opening = asyncio.Lock()
+        self._spaces = OpenSpaces(self._kept, self._start, load_deadline_s=load_deadline_s)
         # Few long calls at a time: a deadline counts a call's own work, not the queue before it.
         self._bulk = asyncio.Semaphore(_SERVER_CALLS if self._start.backend == "server" else 1)
-        self._damages: asyncio.Queue[Damage] = asyncio.Queue()  # at most one a space and load
         self._last_health = StoreHealth(self._start.backend, is_ok=False, reason="not started yet")
         self._optimizing = 0
         self._is_closed = False
 
     def __repr__(self) -> str:
         state = f"pid {child.pid}" if (child := self._kept.child) is not None else "not running"
-        spaces, restarts = len(self._opened), self._kept.restarts
+        spaces, restarts = len(self._spaces.opened), self._kept.restarts
         return f"<StoreProcess {self._start.backend} {state} | {spaces} spaces open | {restarts} restarts>"
 
     @property
@@ -130,17 +119,7 @@ class StoreProcess:
 
     async def ensure(self, space: Space) -> None:
         """Create the space if it is not there. Misconfigured where it exists with another dimension."""
-        had = self._known.get(space.name)
-        self._known[space.name] = space
-        self._opened.discard(space.name)
-        try:
-            await self._with_spaces([space.name])
-        except (errors.Misconfigured, errors.BadRequest):  # RetryLater: the wish stands, the next call makes it
-            if had is None:
-                del self._known[space.name]
-            else:
-                self._known[space.name] = had
-            raise
+        await self._spaces.ensure(space)
 
     async def upsert(self, space: SpaceName, points: Sequence[Point], vectors: Vectors) -> None:
         """Store points; acknowledged means safe against the death of any process."""
@@ -218,9 +197,7 @@ class StoreProcess:
 
     async def drop(self, space: SpaceName) -> None:
         """Delete a space and its files."""
-        self._known.pop(space, None)
-        self._opened.discard(space)
-        self._made.discard(space)
+        self._spaces.forget(space)
         await self._long_call("drop", {"space": space})
 
     async def health(self) -> StoreHealth:
@@ -256,13 +233,13 @@ class StoreProcess:
 
     async def next_damage(self) -> Damage:
         """Wait until the files of a space were found damaged and set aside. One caller: whoever repairs."""
-        return await self._damages.get()
+        return await self._spaces.damages.get()
 
     def damages(self) -> list[Damage]:
         """What `next_damage` would return now, without waiting; empties it."""
         found = []
-        while not self._damages.empty():
-            found.append(self._damages.get_nowait())
+        while not self._spaces.damages.empty():
+            found.append(self._spaces.damages.get_nowait())
         return found
 
     def _hang_deadline_s(self) -> float:
@@ -309,95 +286,21 @@ class StoreProcess:
                 raise
             log.warning("store process ended during a call, it is sent again", op=op, reason=str(error))
         except errors.NotFound:  # somebody removed the collection on the server
-            gone = [space for space in spaces if space in self._opened]
-            self._opened.difference_update(gone)
-            if not gone:
+            if not self._spaces.close(spaces):
                 raise
         return await self._once(request)
 
     async def _once(self, request: _Request) -> Reply:
         if request.spaces:
-            await self._with_spaces(request.spaces)
+            await self._spaces.open(request.spaces)
         child = await self._kept.ready()
         try:
             return await self._kept.call(
                 request.op, request.args, request.body, deadline_s=request.deadline_s, lane=request.lane
             )
         except (LinkLost, DeadlineExpired):
-            await _see_out(child)
+            await seen_out(child)
             raise
-
-    async def _with_spaces(self, spaces: Sequence[SpaceName]) -> None:
-        """Have *spaces* loaded in the running process, each with a deadline of its own."""
-        child = await self._kept.ready()
-        if child is self._opened_in and self._opened.issuperset(spaces):
-            return
-        async with self._opening:
-            for space in spaces:
-                await self._open(space)
-
-    async def _open(self, space: SpaceName) -> None:
-        while True:
-            child = await self._kept.ready()
-            if child is not self._opened_in:
-                self._opened_in, self._opened = child, set()
-            if space in self._opened:
-                return
-            if await self._try_open(space, child):
-                return
-
-    async def _try_open(self, space: SpaceName, child: Child) -> bool:
-        """Load or make *space*; False where its files had to be set aside first: try again."""
-        known = self._known.get(space)
-        op, named = ("ensure", codec.space_to_wire(known)) if known is not None else ("open", space)
-        deadline_s = self._load_deadline_s(await asyncio.to_thread(self._space_bytes, space))
-        try:
-            reply = await self._kept.call(op, {"space": named}, lane=wire.LANE_INTERACTIVE, deadline_s=deadline_s)
-        except DeadlineExpired as error:
-            await _see_out(child)
-            await self._blame(space, f"loading it took more than {deadline_s:.0f} s", error)
-            return False
-        except LinkLost as error:
-            await _see_out(child)
-            end = child.describe_end()
-            if (
-                "SIGKILL" in end or "SIGTERM" in end
-            ):  # somebody ended it (a person, memory pressure): not the files' fault
-                raise
-            self._strikes[space] = self._strikes.get(space, 0) + 1
-            if self._strikes[space] < _STRIKES:
-                raise
-            await self._blame(space, f"loading it ended the process {_STRIKES} times: {end}", error)
-            return False
-        self._strikes.pop(space, None)
-        if reply.args["damage"]:
-            self._report(space, reply.args["damage"])
-        elif reply.args["is_new"] and space in self._made:
-            self._report(space, "its points are gone: its files were removed, or the memory engine's process ended")
-        if reply.args["is_there"]:
-            self._opened.add(space)
-            self._made.add(space)
-        return True
-
-    async def _blame(self, space: SpaceName, reason: str, error: errors.MsearchError) -> None:
-        """Set the files of *space* aside if the ended process was loading them; else *error* has another cause."""
-        self._strikes.pop(space, None)
-        args = {"space": space, "reason": reason}
-        reply = await self._kept.call("blame", args, lane=wire.LANE_INTERACTIVE, deadline_s=self._settings.timeout_s)
-        if not reply.args["place"]:
-            raise error
-        self._report(space, f"{reason}; its files are in {reply.args['place']}")
-
-    def _report(self, space: SpaceName, reason: str) -> None:
-        log.error("vectors were damaged and set aside; they are made again", space=space, reason=reason)
-        self._damages.put_nowait(Damage(space, reason))
-
-    def _space_bytes(self, space: SpaceName) -> int:
-        if self._start.backend != "edge":
-            return 0
-        from msearchd.store.backends.disk import disk_bytes
-
-        return disk_bytes(self._start.folder / "spaces" / space)
 
     def _healthy(self, spaces: dict[SpaceName, SpaceHealth], *, reason: str = "") -> StoreHealth:
         child = self._kept.child
@@ -419,11 +322,3 @@ class StoreProcess:
             restarts=self._kept.restarts,
             spaces=self._last_health.spaces,
         )
-
-
-async def _see_out(child: Child) -> None:
-    """Wait until a child whose wire broke has ended: until then it would be taken for a running one."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_END_PATIENCE_S):
-            await child.link.wait_ended()
-            await child.wait_ended()

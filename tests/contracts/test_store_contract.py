@@ -11,6 +11,7 @@ from store_values import (
     DIM,
     content,
     contents_in,
+    folder_in_memory,
     point,
     points_of,
     question,
@@ -50,9 +51,10 @@ def settings(request):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def store(settings, tmp_path_factory):
-    process = store_in(tmp_path_factory.mktemp("store"), **settings)
-    yield process
-    await process.close()
+    with folder_in_memory(tmp_path_factory.mktemp("store")) as folder:
+        process = store_in(folder, **settings)
+        yield process
+        await process.close()
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -7,14 +7,13 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
-from pathlib import Path
 
 import pytest
 from store_values import (
     content,
     contents_in,
+    folder_in_memory,
     is_running,
     points_of,
     question,
@@ -45,19 +44,16 @@ async def opened(folder, **settings):
 
 @pytest.fixture
 def tmp_path(tmp_path):
-    if not os.access("/dev/shm", os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="msearchd-test-") as folder:
-        yield Path(folder)
+    with folder_in_memory(tmp_path) as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
     """A store that was left cleanly, with quantized and fresh segments."""
-    folder = tmp_path_factory.mktemp("template")
-    asyncio.run(_fill(folder))
-    return folder
+    with folder_in_memory(tmp_path_factory.mktemp("template")) as folder:
+        asyncio.run(_fill(folder))
+        yield folder
 
 
 async def _fill(folder):
@@ -69,6 +65,7 @@ async def _fill(folder):
 
 def filled(template, folder):
     """A copy of the template; its space's folder."""
+    shutil.rmtree(folder / "vectors" / "spaces", ignore_errors=True)
     subprocess.run(["cp", "-a", "--sparse=always", f"{template}/.", str(folder)], check=True)
     return folder / "vectors" / "spaces" / SPACE.name
 

@@ -7,7 +7,7 @@ import random
 import signal
 
 import pytest
-from store_values import content, contents_in, points_of, question, scanned, space_named, store_in
+from store_values import content, contents_in, folder_in_memory, points_of, question, scanned, space_named, store_in
 
 from msearchd import errors
 
@@ -118,7 +118,8 @@ async def all_points_are_whole(folder, work: Workload) -> None:
 
 
 async def test_killed_at_random_points_nothing_acknowledged_is_lost_or_torn(tmp_path):
-    await rounds_of_kills(tmp_path, 20, int(os.environ.get("MSEARCHD_SEED", "7")))
+    with folder_in_memory(tmp_path) as folder:
+        await rounds_of_kills(folder, 20, int(os.environ.get("MSEARCHD_SEED", "7")))
 
 
 @pytest.mark.slow

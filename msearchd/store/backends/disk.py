@@ -82,7 +82,7 @@ def remove_tree(folder: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def own_folder(folder: Path, *, deadline_s: float = 5.0) -> IO[bytes]:
+def own_folder(folder: Path, *, deadline_s: float = 2.0) -> IO[bytes]:
     """Take the lock of *folder* (created 0700); held until the returned file is closed or the process ends.
 
     The engine itself takes no lock without its log, and two writers would ruin the files. Raises RetryLater where

@@ -37,6 +37,7 @@ class EdgeBackend:
         self._quantize_above = quantize_above
         self._lock: IO[bytes] = disk.own_folder(folder)
         self._shards: dict[SpaceName, Shard] = {}
+        self._untold: dict[SpaceName, str] = {}
         self._spaces = folder / "spaces"
         self._spaces.mkdir(exist_ok=True, mode=0o700)
         for doomed in self._spaces.glob(".doomed-*"):  # a removal that was killed
@@ -44,18 +45,23 @@ class EdgeBackend:
 
     async def open(self, space: SpaceName) -> Opened:
         """Load *space*; damaged files are set aside, and then it is not there."""
+        is_there = self._has(space)
+        return Opened(is_there=is_there, damage=self._untold.pop(space, ""))
+
+    def _has(self, space: SpaceName) -> bool:
+        """Load *space* if it exists and is not loaded. Damage found here is told by the next `open`."""
         if space in self._shards:
-            return Opened(is_there=True)
+            return True
         folder = self._folder_of(space)
         if not (folder / "space.json").exists():  # absent, or a creation that was killed
-            return Opened(is_there=False)
+            return False
         disk.need_free(self._folder, disk.LOAD_FLOOR_BYTES, purpose=f"loading space {space}")
         try:
             self._shards[space] = Shard.load(folder, quantize_above=self._quantize_above)
         except Damaged as damage:
-            place = self._set_aside(space, str(damage))
-            return Opened(is_there=False, damage=f"{damage}; its files are in {place}")
-        return Opened(is_there=True)
+            self._untold[space] = f"{damage}; its files are in {self._set_aside(space, str(damage))}"
+            return False
+        return True
 
     async def ensure(self, space: Space) -> Opened:
         """Open or create."""
@@ -75,7 +81,7 @@ class EdgeBackend:
 
     async def upsert(self, space: SpaceName, points: Sequence[Point], vectors: Vectors) -> None:
         """Store one chunk; then flush or quantize if it is time to."""
-        shard = await self._shard(space)
+        shard = self._shard(space)
         self._need_room(f"writing to space {space}")
         shard.upsert(points, vectors)
         if shard.wants_flush:
@@ -85,13 +91,13 @@ class EdgeBackend:
 
     async def set_dirs(self, space: SpaceName, content: UUID, dirs: Sequence[int]) -> None:
         """Replace `dirs`; quiet where the space is not there."""
-        if (await self.open(space)).is_there:
+        if self._has(space):
             disk.need_free(self._folder, disk.DELETE_FLOOR_BYTES, purpose=f"writing to space {space}")
             self._shards[space].set_dirs(content, dirs)
 
     async def delete_contents(self, space: SpaceName, contents: Sequence[UUID]) -> None:
         """Delete; quiet where the space is not there."""
-        if (await self.open(space)).is_there:
+        if self._has(space):
             disk.need_free(self._folder, disk.DELETE_FLOOR_BYTES, purpose=f"deleting from space {space}")
             self._shards[space].delete_contents(contents)
 
@@ -99,7 +105,7 @@ class EdgeBackend:
         """Answer all questions, those of one space together."""
         answers: list[list[ScoredPoint]] = [[] for _ in searches]
         for space in dict.fromkeys(search.space for search in searches):
-            if not (await self.open(space)).is_there:
+            if not self._has(space):
                 continue
             places = [place for place, search in enumerate(searches) if search.space == space and search.limit > 0]
             found = self._shards[space].search([searches[place] for place in places]) if places else []
@@ -109,11 +115,11 @@ class EdgeBackend:
 
     async def count(self, space: SpaceName) -> int:
         """Exact; 0 where the space is not there."""
-        return self._shards[space].count() if (await self.open(space)).is_there else 0
+        return self._shards[space].count() if self._has(space) else 0
 
     async def contents_page(self, space: SpaceName, after: str) -> tuple[dict[UUID, int], str]:
         """One page; empty where the space is not there."""
-        return self._shards[space].contents_page(after) if (await self.open(space)).is_there else ({}, "")
+        return self._shards[space].contents_page(after) if self._has(space) else ({}, "")
 
     async def flush(self) -> None:
         """Sync every loaded shard. One that is not loaded has nothing to sync but its log, which the load replays."""
@@ -183,8 +189,8 @@ class EdgeBackend:
     def _need_room(self, purpose: str, *, extra_bytes: int = 0) -> None:
         disk.need_free(self._folder, max(self._min_free_bytes, disk.WRITE_FLOOR_BYTES) + extra_bytes, purpose=purpose)
 
-    async def _shard(self, space: SpaceName) -> Shard:
-        if not (await self.open(space)).is_there:
+    def _shard(self, space: SpaceName) -> Shard:
+        if not self._has(space):
             raise errors.NotFound(f"there is no space {space}", hint="ensure it first")
         return self._shards[space]
 
