@@ -127,6 +127,10 @@ class Database:
             message = "the database is closing"
             raise errors.RetryLater(message)
         connection = await self._readers.get()
+        if self._is_closing:  # meanwhile
+            self._readers.put_nowait(connection)
+            message = "the database is closing"
+            raise errors.RetryLater(message)
         reading = asyncio.ensure_future(_on_thread(connection, lambda c: _in_one_snapshot(c, operation)))
         reading.add_done_callback(lambda _: self._readers.put_nowait(connection))
         try:

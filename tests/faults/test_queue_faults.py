@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -208,6 +209,106 @@ def test_writes_that_fail_in_the_kernel_lose_nothing_acknowledged(tmp_path):
     assert int(acked) > 100
     assert problems.strip() == "[]"
     assert "disk of data_dir" in ended.stderr
+
+
+#: Goes on after each refusal; says what was acknowledged.
+STUBBORN = """
+import asyncio, sys, time
+from pathlib import Path
+from msearchd.aio.sqlite import Database
+from msearchd.domain.job import Owed, Step
+from msearchd.errors import RetryLater
+from msearchd.jobs.queue import JobQueue
+from msearchd.settings.model import QueueSettings
+
+async def main(path):
+    database = await Database.open(Path(path))
+    try:
+        await work(database)
+    finally:
+        await database.close()
+
+async def work(database):
+    queue = JobQueue(database, QueueSettings(), now_ms=lambda: time.time_ns() // 1_000_000)
+    await queue.open()
+    print("started", flush=True)
+    refused = 0
+    for number in range(1, 61):
+        while True:
+            try:
+                await queue.enqueue([Owed(number, Step.EXTRACT)])
+                break
+            except RetryLater:
+                refused += 1
+        if number % 10 == 0:
+            while True:
+                try:
+                    await database.checkpoint()
+                    break
+                except RetryLater:
+                    refused += 1
+        print("+%d" % number, flush=True)
+    await queue.close()
+    print("refused", refused, flush=True)
+
+asyncio.run(main(sys.argv[1]))
+"""
+STRACE = shutil.which("strace")
+#: What fails, and how; the sweep says at which call.
+INJECTIONS = (
+    "pwrite64:error=ENOSPC:when={n}..{m}",
+    "pwrite64:error=EIO:when={n}..{m}",
+    "fdatasync,fsync:error=EIO:when={n}..{m}",
+    "pwrite64:signal=KILL:when={n}",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(STRACE is None, reason="strace is not installed")
+@pytest.mark.parametrize("injection", INJECTIONS)
+def test_an_error_at_the_nth_write_or_sync_loses_nothing_acknowledged(tmp_path, injection):
+    refusals = 0
+    step = 1 if os.environ.get("MSEARCHD_LONG") else 37
+    for number in range(1, 300, step):
+        path = tmp_path / f"{number}.db"
+        inject = injection.format(n=number, m=number + 2)
+        ended = subprocess.run(
+            [
+                STRACE,
+                "-f",
+                "-qq",
+                "-o",
+                "/dev/null",
+                "-e",
+                f"inject={inject}",
+                sys.executable,
+                "-c",
+                STUBBORN,
+                str(path),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        if "ptrace" in ended.stderr:
+            pytest.skip("tracing is not permitted here")
+        acked = {int(line[1:]) for line in ended.stdout.splitlines() if line.startswith("+")}
+        if (
+            "KILL" not in injection and "started" in ended.stdout
+        ):  # the first calls fail the start, which says so and ends
+            assert "refused" in ended.stdout, ended.stderr
+            refusals += int(ended.stdout.rsplit(maxsplit=1)[1])
+        if not path.exists():
+            continue
+        c = sqlite3.connect(path)
+        assert c.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        has_table = c.execute("SELECT 1 FROM sqlite_master WHERE name = 'job'").fetchone()
+        found = {row[0] for row in c.execute("SELECT asset FROM job")} if has_table else set()
+        c.close()
+        assert acked <= found, f"lost at call {number}"
+    assert refusals or "KILL" in injection or "sync" in injection
 
 
 async def test_a_database_that_was_damaged_says_what_to_do(tmp_path):
