@@ -132,6 +132,23 @@ def test_stopped_while_it_indexes_it_drains_in_time_and_the_next_start_finishes(
     assert daemon.found_by_words("heron149x") == {daemon.files / "149.txt"}
 
 
+def test_stopped_while_the_model_loads_it_ends_in_time_and_the_next_start_finishes(daemon):
+    write_notes(daemon.files, 5, "crake")
+    daemon.add(daemon.files)
+    deadline = time.monotonic() + 30
+    while not daemon.children("store"):  # the model's space is being made: the model loads, or is about to
+        assert time.monotonic() < deadline, daemon.log_tail()
+        time.sleep(0.01)
+    began = time.monotonic()
+    daemon.stop()
+    assert time.monotonic() - began < daemon.settings["limits"]["drain_s"] + 10
+    daemon.start()
+    reply = daemon.sync()
+    assert (reply["pending"], reply["failed"]) == (0, 0)
+    assert daemon.found_by_words("crake4x") == {daemon.files / "4.txt"}
+    assert daemon.points() == 5
+
+
 def test_a_second_sigterm_does_not_wait(words_daemon):
     daemon = words_daemon
     write_notes(daemon.files, 50, "stork")
