@@ -58,10 +58,14 @@ class MemoryTree:
     async def directories(self, root, path=b"") -> AsyncIterator[list]:
         node = self._find(root, path)
         stack = [(path, node)] if node else []
+        batch = []
         while stack:
             at, node = stack.pop()
             if node.known:
-                yield [(at, node.known)]
+                batch.append((at, node.known))
+            if len(batch) >= 500 or (batch and not stack and not node.dirs):
+                yield batch
+                batch = []
             stack += [(at + b"/" + name if at else name, child) for name, child in node.dirs.items()]
 
     async def count_files(self, root, path=b""):

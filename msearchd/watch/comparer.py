@@ -105,9 +105,10 @@ class Comparer:
             return Diff()
         known_files = await self._known.files(root, listing.path)
         known_subdirs = await self._known.subdirs(root, listing.path)
-        diff = compare(listing.files, listing.subdirs, known_files, known_subdirs)
+        files = listing.files()
+        diff = compare(files, listing.subdirs, known_files, known_subdirs)
         is_whole = await self._collect(
-            found, root, listing.path, listing.device, diff, listing.files, listing.left, known_files, {}, manner
+            found, root, listing.path, listing.device, diff, files, listing.left, known_files, {}, manner
         )
         if is_whole:
             found.scanned.append(stamp)

@@ -111,7 +111,9 @@ desktop.ini
 *.sparsebundle/
 *.sparseimage
 # databases at work: their files are never at rest
-*-journal
+*.db-journal
+*.sqlite-journal
+*.sqlite3-journal
 *.db-wal
 *.db-shm
 *.sqlite-wal

@@ -12,6 +12,7 @@ import hashlib
 import marshal
 import os
 import stat
+import sys
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Literal, Self
@@ -53,6 +54,10 @@ class Entry:
     reason: str = ""
 
 
+#: A file of a listing: name, size, mtime_ns, ctime_ns, inode.
+Row = tuple[str, int, int, int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """A whole directory. Excluded entries are not in it; `excluded` counts them."""
@@ -62,12 +67,16 @@ class Listing:
     mtime_ns: int
     ctime_ns: int
     device: int
-    files: dict[bytes, StatFingerprint]
-    left: dict[bytes, str]  # name -> reason; its fingerprint is in `files` too, with inode 0
+    rows: list[Row]
+    left: dict[bytes, str]  # name -> reason; its row is there too, with inode 0
     subdirs: list[bytes]
     signature: int
     entered: Entered = field(default_factory=Entered)
     excluded: int = 0
+
+    def files(self) -> dict[bytes, StatFingerprint]:
+        """Files by name. Made on demand: of an unchanged directory nobody asks."""
+        return {os.fsencode(row[0]): StatFingerprint(*row[1:]) for row in self.rows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +208,9 @@ class Walk:
         # Before the entries: a change while we read leaves an older stamp behind, and phase 1 looks again.
         status = os.fstat(fd)
         rules = self._context.rules.folder(path)
+        max_bytes = self._context.max_file_bytes
         stamps: list[Stamp] = []
-        files: dict[bytes, StatFingerprint] = {}
+        rows: list[Row] = []
         left: dict[bytes, str] = {}
         subdirs: list[bytes] = []
         excluded = 0
@@ -212,9 +222,8 @@ class Walk:
                 if rules.check(entry.name, is_dir=is_dir) is not None:
                     excluded += 1
                     continue
-                name = os.fsencode(entry.name)
                 if is_dir:
-                    subdirs.append(name)
+                    subdirs.append(os.fsencode(entry.name))
                     continue
                 try:
                     seen = entry.stat(follow_symlinks=False)
@@ -223,12 +232,14 @@ class Walk:
                 if not stat.S_ISREG(seen.st_mode):
                     excluded += 1
                     continue
-                files[name], reason = self._judge(fd, entry.name, seen)
+                reason = reason_to_leave(fd, entry.name, seen, max_file_bytes=max_bytes)
                 if reason:
-                    left[name] = reason
+                    left[os.fsencode(entry.name)] = reason
+                inode = 0 if reason else seen.st_ino
+                rows.append((entry.name, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, inode))
         listing = Listing(
-            path, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_dev, files, left, subdirs,
-            signature(files, subdirs), entered, excluded,
+            path, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_dev, rows, left, subdirs,
+            signature(rows, subdirs), entered, excluded,
         )  # fmt: skip
         return listing, stamps
 
@@ -269,6 +280,9 @@ def open_root(path: bytes) -> tuple[int, RootIdentity]:
     return fd, RootIdentity(status.st_dev, status.st_ino)
 
 
+_HAS_FLAGS: Final = sys.platform == "darwin"
+
+
 def special_rule(mode: int) -> Rule | None:
     """The rule that leaves out what is neither file nor directory."""
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
@@ -282,9 +296,9 @@ def reason_to_leave(fd: int, name: bytes | str, status: os.stat_result, *, max_f
     """Why the bytes of a regular file are not to be read; empty if they are."""
     if status.st_size > max_file_bytes:
         return f"larger than {_human(max_file_bytes)}"
-    if is_placeholder(fd, name, status):
+    if (not status.st_blocks or _HAS_FLAGS) and is_placeholder(fd, name, status):
         return "cloud placeholder"
-    if not _mode_allows(status) and not os.access(name, os.R_OK, dir_fd=fd):
+    if _UID and not _mode_allows(status) and not os.access(name, os.R_OK, dir_fd=fd):
         return "unreadable: EACCES"
     return ""
 
@@ -295,7 +309,7 @@ def is_placeholder(fd: int, name: bytes | str, status: os.stat_result) -> bool:
     `st_blocks == 0` alone proves nothing (inline data, file systems that never count): only where the file is too large
     for its inode and the file system itself says that it holds no data (SEEK_DATA fails with ENXIO).
     """
-    if getattr(status, "st_flags", 0) & _SF_DATALESS:
+    if _HAS_FLAGS and status.st_flags & _SF_DATALESS:  # type: ignore[attr-defined,unused-ignore]
         return True
     if status.st_size <= _PLACEHOLDER_MIN_BYTES or status.st_blocks or not hasattr(os, "SEEK_DATA"):
         return False
@@ -312,10 +326,9 @@ def is_placeholder(fd: int, name: bytes | str, status: os.stat_result) -> bool:
     return False
 
 
-def signature(files: dict[bytes, StatFingerprint], subdirs: list[bytes]) -> int:
+def signature(rows: list[Row], subdirs: list[bytes]) -> int:
     """Signed 64-bit hash of a directory's children, never 0. Equal signatures: nothing to compare (BLAKE2b)."""
-    rows = [(name, f.size, f.mtime_ns, f.ctime_ns, f.inode) for name, f in sorted(files.items())]
-    digest = hashlib.blake2b(marshal.dumps((rows, sorted(subdirs)), 2), digest_size=8).digest()
+    digest = hashlib.blake2b(marshal.dumps((sorted(rows), sorted(subdirs)), 2), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True) or 1
 
 
@@ -325,8 +338,6 @@ _GROUPS: Final = frozenset({os.getegid(), *os.getgroups()})
 
 def _mode_allows(status: os.stat_result) -> bool:
     """What the mode bits alone say; where they say no, an access list may still say yes."""
-    if _UID == 0:
-        return True
     if status.st_uid == _UID:
         return bool(status.st_mode & stat.S_IRUSR)
     if status.st_gid in _GROUPS:

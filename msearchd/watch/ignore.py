@@ -21,12 +21,14 @@ from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 from msearchd import errors
 from msearchd.settings import WatchSettings
 from msearchd.watch import default_excludes, paths
-from msearchd.watch.partial import is_partial_text
+from msearchd.watch.partial import PATTERNS, is_partial_text
 
 #: Files that change what is left out: a hint on one of them means "look at its folder again, and all below".
 CONTROL_NAMES: Final = frozenset({".msearchignore", ".gitignore", ".nomedia"})
 CONTROL_FILES: Final = frozenset(os.fsencode(name) for name in CONTROL_NAMES)
 _MAX_IGNORE_FILE_BYTES: Final = 256 * 1024
+#: Patterns of unfinished names that are "*.suffix"; the others begin with . ~ # or end with ~ or #, or are "4913".
+_PARTIAL_SUFFIXES: Final = frozenset(text[1:] for text in PATTERNS if text.startswith("*."))
 _SIMPLE = re.compile(r"[^*?\[\]\\!/ ]+")  # no wildcard, no path
 _SUFFIX = re.compile(r"\*(\.[^*?\[\]\\!/ ]+)")
 
@@ -84,6 +86,19 @@ class PatternSet:
             return None
         return self.rule(best), excludes
 
+    def file_names(self) -> frozenset[str]:
+        """Names that a line leaves out, for a file."""
+        return frozenset(self._names)
+
+    def file_suffixes(self) -> frozenset[str]:
+        """Suffixes that a line leaves out, for a file."""
+        return frozenset(self._suffixes)
+
+    @property
+    def has_file_patterns(self) -> bool:
+        """True if only a regular expression can tell for some files."""
+        return bool(self._file_patterns)
+
     def rule(self, index: int) -> Rule:
         """The rule of line *index* (from 0)."""
         where = f"{self._origin}:{index + 1}" if self._numbered else self._origin
@@ -139,6 +154,31 @@ _EMPTY: Final = _Folder()
 
 
 @dataclass(frozen=True, slots=True)
+class Quick:
+    """Tells in half a microsecond that no rule can mean a file, as for nearly all files: half of a scan's time else."""
+
+    names: frozenset[str]
+    suffixes: frozenset[str]
+
+    @classmethod
+    def of(cls, sets: Iterable[PatternSet]) -> Quick | None:
+        """For folders where just these sets hold; None if they need regular expressions."""
+        sets = list(sets)
+        if any(patterns.has_file_patterns for patterns in sets):
+            return None
+        names: frozenset[str] = frozenset().union(*(patterns.file_names() for patterns in sets))
+        suffixes: frozenset[str] = frozenset().union(*(patterns.file_suffixes() for patterns in sets))
+        return cls(names | {"4913"}, suffixes | _PARTIAL_SUFFIXES)
+
+    def is_plain(self, text: str) -> bool:
+        """True: nothing leaves it out. False: ask all rules."""
+        dot = text.rfind(".")
+        return not (
+            text[0] in ".~#" or text[-1] in "~#" or text in self.names or (dot >= 0 and text[dot:] in self.suffixes)
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class FolderRules:
     """The rules that hold for the names in one folder, ready to ask."""
 
@@ -148,23 +188,27 @@ class FolderRules:
     absolute: Rule | None  # the folder as a whole is left out
     secrets: PatternSet | None
     include_hidden: bool
+    quick: Quick | None = None
 
     def check(self, text: str, *, is_dir: bool) -> Rule | None:
         """The rule that leaves out the entry named *text* (as os.fsdecode gives it), or None."""
+        if self.quick is not None and not is_dir and self.quick.is_plain(text):
+            return None
         if self.absolute is not None:
             return self.absolute
         if not is_dir and is_partial_text(text):
             return Rule("unfinished file", "built-in: download or editor temporary name")
         path = f"{self.path}/{text}" if self.path else text
-        if self.secrets is not None and (secret := self.secrets.check(path, text, is_dir=is_dir)):
-            return secret[0]
+        secret = self.secrets.check(path, text, is_dir=is_dir) if self.secrets is not None else None
+        return secret[0] if secret is not None else self._check_lines(path, text, is_dir=is_dir)
+
+    def _check_lines(self, path: str, text: str, *, is_dir: bool) -> Rule | None:
         for base, patterns in self.sets:
             found = patterns.check(path[len(base) + 1 :] if base else path, text, is_dir=is_dir)
             if found is not None:
                 return found[0] if found[1] else None
-        if not self.include_hidden and text.startswith("."):
-            return Rule("hidden", "include_hidden = false")
-        return None
+        is_hidden = text.startswith(".") and not self.include_hidden
+        return Rule("hidden", "include_hidden = false") if is_hidden else None
 
 
 @dataclass(slots=True)
@@ -180,6 +224,7 @@ class Rules:
     _settings_set: PatternSet = field(init=False)
     _default_set: PatternSet | None = field(init=False)
     _secrets: PatternSet | None = field(init=False)
+    _quick: Quick | None = field(init=False)
     _folders: OrderedDict[bytes, _Folder] = field(init=False, default_factory=OrderedDict)
     complaints: dict[bytes, tuple[str, ...]] = field(init=False, default_factory=dict)
 
@@ -190,6 +235,8 @@ class Rules:
         origin = f"built-in list v{default_excludes.VERSION}"
         self._default_set = _DEFAULT_SET(default_excludes.DEFAULTS, origin) if use else None
         self._secrets = _DEFAULT_SET(default_excludes.SECRETS, f"{origin}: keys and secrets") if use else None
+        held = (self._settings_set, self._default_set, self._secrets)
+        self._quick = Quick.of(patterns for patterns in held if patterns is not None)
 
     def folder(self, path: bytes) -> FolderRules:
         """Rules for the names in folder *path* (relative to the root). Reads the ignore files above it once."""
@@ -199,12 +246,14 @@ class Rules:
             folder = self._load(ancestor)
             absolute = folder.nomedia or absolute
             sets += [(os.fsdecode(ancestor), patterns) for patterns in folder.sets]
+        has_own = bool(sets)
         sets.append(("", self._settings_set))
         if self._default_set is not None:
             sets.append(("", self._default_set))
         if self.private and self._is_private(path):
             absolute = Rule("msearchd's own data", "built-in")
-        return FolderRules(os.fsdecode(path), tuple(sets), absolute, self._secrets, self.settings.include_hidden)
+        quick = self._quick if not has_own and absolute is None else None
+        return FolderRules(os.fsdecode(path), tuple(sets), absolute, self._secrets, self.settings.include_hidden, quick)
 
     def check_path(self, path: bytes, *, is_dir: bool) -> Rule | None:
         """The rule that leaves *path* out, be it by its own name or by a folder above it."""

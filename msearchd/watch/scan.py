@@ -150,9 +150,9 @@ class Scanner:
             return
         out.readable.add(place)
         job.dirs += 1
-        job.files += len(result.files)
+        job.files += len(result.rows)
         if not result.path:
-            job.is_root_empty = not (result.files or result.subdirs or result.excluded)
+            job.is_root_empty = not (result.rows or result.subdirs or result.excluded)
         known_dir = await self._known.directory(job.root, result.path)
         manner = Manner(is_live=job.kind == "live", is_forced=job.is_forced, held=job.vanished)
         moved = await self._comparer.take_listing(found, job.root, result, known_dir, manner)
@@ -206,7 +206,7 @@ def _read_slice(job: ScanJob) -> list[Listing | NotListed]:
         while job.stack and entries < _SLICE_ENTRIES and len(out) < _SLICE_DIRS and time.monotonic() < until:
             result = walk.read(job.stack.pop())
             out.append(result)
-            entries += len(result.files) if isinstance(result, Listing) else 0
+            entries += len(result.rows) if isinstance(result, Listing) else 0
     return out
 
 

@@ -1,5 +1,7 @@
 """Patterns: gitignore's meaning, whichever of the fast paths a line takes."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from msearchd import errors
 from msearchd.settings import WatchSettings
 from msearchd.watch import default_excludes
-from msearchd.watch.ignore import FolderRules, PatternSet, Rules
+from msearchd.watch.ignore import FolderRules, PatternSet, Quick, Rules
 from msearchd.watch.partial import PATTERNS, is_partial
 
 
@@ -112,6 +114,23 @@ def test_secrets_cannot_be_brought_back_by_a_pattern():
     rules = folder(("", PatternSet(["!.ssh/", "!id_rsa"], "f")), secrets=secrets, include_hidden=True)
     assert rules.check(".ssh", is_dir=True).origin == "keys"
     assert rules.check("id_rsa", is_dir=False) is not None
+
+
+@given(
+    st.one_of(
+        st.sampled_from(
+            [*(p.replace("*", "x").replace("?", "p") for p in PATTERNS), "id_rsa", "a.pyc", "Thumbs.db", "a.md"]
+        ),
+        st.text(st.sampled_from("ab.~#$4913-"), min_size=1, max_size=6),
+    )
+)
+def test_the_quick_look_never_lets_a_left_out_file_pass(name):
+    rules = Rules(b"/nowhere", WatchSettings(exclude=("b*.a", "ab")))
+    slow_rules = dataclasses.replace(rules.folder(b""), quick=None)
+    quick = Quick.of([rules._default_set, rules._secrets, PatternSet(["ab", "*.a"], "x")])
+    with_quick = dataclasses.replace(slow_rules, quick=quick)
+    if name not in {".", ".."} and slow_rules.check(name, is_dir=False) is not None and not name.startswith("b"):
+        assert with_quick.check(name, is_dir=False) is not None
 
 
 @pytest.mark.parametrize("name", [".ssh", ".gnupg", ".aws", ".kube", ".password-store"])

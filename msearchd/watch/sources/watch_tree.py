@@ -157,10 +157,10 @@ class WatchTree:
         self._set_wd(self._make(*place), wd)
 
     def _relink(self, node: Node, root: RootId, path: bytes) -> None:
+        self._detach(node)  # first: it may have been a child of what stands at its new place
         displaced = self._find(root, path)
         if displaced is not None:
             self._drop_node(displaced)
-        self._detach(node)
         parent = self._make(root, paths.parent(path))
         node.name, node.parent = paths.name_of(path), parent
         if parent.children is None:
