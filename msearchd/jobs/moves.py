@@ -196,6 +196,10 @@ class JobMoves:
 
     # -- the asset's view ----------------------------------------------------------------------------------------------
 
+    def is_current_in(self, c: sqlite3.Connection, job: Job) -> bool:
+        """True if the running attempt is about what is known now: its asset neither changed nor was forgotten since."""
+        return c.execute(SQL["is_current"], (job.id, job.generation)).fetchone() is not None
+
     def open_states_in(self, c: sqlite3.Connection, asset: AssetId) -> dict[JobState, int]:
         """How many of the asset's jobs are in each state; empty if nothing is owed."""
         return {JobState(state): count for state, count in c.execute(SQL["open_states"], {"asset": asset})}

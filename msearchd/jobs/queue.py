@@ -24,6 +24,7 @@ from msearchd.domain.job import Job, JobId, Outcome, Owed, Step
 from msearchd.jobs import retry
 from msearchd.jobs.changes import Changes
 from msearchd.jobs.claim import Wanted, claim_in, is_claimable_in
+from msearchd.jobs.looks import blocked_reasons_in, is_idle_in, timed_counts_in
 from msearchd.jobs.moves import SQL, JobMoves
 from msearchd.jobs.rows import BlockedReason, HistoryRow, JobRow, QueueCounts
 from msearchd.jobs.turns import kept_places
@@ -225,7 +226,7 @@ class JobQueue(JobMoves):
         due = asyncio.get_running_loop().time() + deadline_s
         while True:
             seen = self._changes.seen()
-            if await self._database.read(lambda c: _is_idle(c, waiting)):
+            if await self._database.read(lambda c: is_idle_in(c, waiting)):
                 return True
             try:
                 async with asyncio.timeout_at(due):
@@ -294,7 +295,7 @@ class JobQueue(JobMoves):
         now = time.monotonic()
         if self._counts is not None and now < self._counts[0]:
             return self._counts[1]
-        counts, took_s = await self._database.read(_timed_counts)
+        counts, took_s = await self._database.read(timed_counts_in)
         if took_s > _COSTLY_S:
             self._counts = (time.monotonic() + took_s * _COUNTS_KEPT, counts)
         return counts
@@ -309,7 +310,7 @@ class JobQueue(JobMoves):
 
     async def blocked_reasons(self) -> list[BlockedReason]:
         """What jobs wait for, one row for each cause."""
-        return await self._database.read(_blocked_reasons)
+        return await self._database.read(blocked_reasons_in)
 
     async def running(self) -> list[JobRow]:
         """What is claimed now."""
@@ -328,42 +329,3 @@ class JobQueue(JobMoves):
 
     async def _rows(self, query: str, arguments: dict[str, object]) -> list[JobRow]:
         return await self._database.read(lambda c: [JobRow.of(row) for row in c.execute(query, arguments)])
-
-
-def _is_idle(c: sqlite3.Connection, waiting: list[AssetId] | None) -> bool:
-    if waiting is None:
-        return c.execute(SQL["is_busy"]).fetchone() is None
-    # From the end, so that each asset is looked at once when idle: the next look begins at the one still busy.
-    while waiting:
-        if c.execute(SQL["is_asset_busy"], {"asset": waiting[-1]}).fetchone():
-            return False
-        waiting.pop()
-    return True
-
-
-def _timed_counts(c: sqlite3.Connection) -> tuple[QueueCounts, float]:
-    started = time.perf_counter()
-    ready = c.execute(SQL["count_ready"]).fetchall()
-    firsts = ",".join(str(first) for _, _, first in ready)
-    counts = QueueCounts(
-        ready=sum(count for _, count, _ in ready),
-        running=_count(c, "count_running"),
-        delayed=_count(c, "count_delayed"),
-        blocked=sum(count for _, count, _ in c.execute(SQL["count_blocked"])),
-        failed=_count(c, "count_failed"),
-        oldest_ready_ms=c.execute(SQL["oldest_of"], {"ids": f"[{firsts}]"}).fetchone()[0],
-        by_step={step: count for step, count, _ in ready},
-    )
-    return counts, time.perf_counter() - started
-
-
-def _count(c: sqlite3.Connection, query: str) -> int:
-    return int(c.execute(SQL[query]).fetchone()[0])
-
-
-def _blocked_reasons(c: sqlite3.Connection) -> list[BlockedReason]:
-    found = []
-    for cause, jobs, first in c.execute(SQL["count_blocked"]).fetchall():
-        reason, since_ms = c.execute(SQL["error_of"], {"id": first}).fetchone()
-        found.append(BlockedReason(cause, reason, jobs, since_ms))
-    return found

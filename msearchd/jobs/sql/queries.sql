@@ -54,6 +54,9 @@ SELECT 1 FROM queue_flag LIMIT 1;
 -- complete --  The job is done, unless something changed since its claim. (id, generation)
 DELETE FROM job WHERE id = ?1 AND generation = ?2 AND state = 'running';
 
+-- is_current --  One row if nothing changed since the claim. (id, generation)
+SELECT 1 FROM job WHERE id = ?1 AND generation = ?2 AND state = 'running';
+
 -- claimed_row --  The row of a running attempt, if it is still this attempt's.
 SELECT generation, is_dropped, attempts, outages, claim_serial FROM job
 WHERE id = :id AND claimed_generation = :generation;
