@@ -14,14 +14,17 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
 from msearchd import errors
 from msearchd.aio.child import Limits
 from msearchd.aio.instance import InstanceLock
+from msearchd.aio.loopwatch import LoopWatch
+from msearchd.aio.sdnotify import Notifier, watchdog_interval_s
 from msearchd.aio.sqlite import Database
+from msearchd.aio.supervisor import Service, ServiceState, Supervisor
 from msearchd.api.server import ControlServer
 from msearchd.control.events import EventBus
 from msearchd.control.types import path_text
@@ -102,6 +105,10 @@ class Daemon:
         self._stack = contextlib.AsyncExitStack()
         self._is_draining = False
         self._troubles: dict[str, str] = {}  # by service: what is wrong with it now
+        self._notifier = Notifier()
+        self._loop_watch = LoopWatch()
+        self._supervisor: Supervisor | None = None
+        self._server: ControlServer | None = None
         self.events = EventBus()
 
     @contextlib.asynccontextmanager
@@ -110,43 +117,38 @@ class Daemon:
         began = time.monotonic()
         async with self._stack:
             await self._build()
+            self._notifier.ready()
             log.info("ready", seconds=round(time.monotonic() - began, 3), cpu_s=round(time.process_time(), 3))
             yield
 
     async def serve_until(self, stop: asyncio.Event) -> int:
-        """Run the services until *stop*, or until one of them ends by a bug."""
-        services = {
-            "watch": self._watcher.run,
-            "index": self._index,
-            "upkeep": self._upkeep.run,
-            "disk": self._disk.run,
-            "damage": self._repair_damage,
-            "api": self._server.wait,
-        }
-        tasks: dict[asyncio.Task[Any], str] = {
-            asyncio.create_task(run(), name=name): name for name, run in services.items()
-        }
+        """Run the services until *stop*, or until one that the daemon cannot do without is lost."""
+        # In the order of dependence: stopped in reverse, so calls end first, then work is drained.
+        self._supervisor = Supervisor(
+            [
+                Service("disk", self._disk.run),
+                Service("damage", self._repair_damage),
+                Service("upkeep", self._upkeep.run, stop_grace_s=self._settings.limits.drain_s),
+                Service("watch", self._watcher.run, is_critical=True),
+                Service("index", self._index, is_critical=True, stop_grace_s=self._settings.limits.drain_s + 10),
+                Service("heartbeat", self._heartbeat),
+                Service("api", self._serve_api, is_critical=True, stop_grace_s=15),
+            ]
+        )
+        serving = asyncio.create_task(self._supervisor.run(), name="supervisor")
         stopping = asyncio.create_task(stop.wait(), name="stop")
-        done, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         self._is_draining = True
-        status = EX_OK
-        for task in done - {stopping}:
-            status = EX_FAILED
-            log.error("service ended", service=tasks[task], exc_info=task.exception())
+        self._notifier.stopping("draining")
         self.events.publish("draining")
-        await self._drain(tasks, stopping)
-        return status
-
-    async def _drain(self, tasks: dict[asyncio.Task[Any], str], stopping: asyncio.Task[bool]) -> None:
-        await self._server.stop()
-        self.events.close()
-        await self._dispatcher.drain(deadline_s=self._settings.limits.drain_s)
-        for task in (*tasks, stopping):
-            task.cancel()
-        await asyncio.gather(*tasks, stopping, return_exceptions=True)
-        with contextlib.suppress(errors.MsearchError, TimeoutError):
-            async with asyncio.timeout(self._settings.limits.drain_s):
-                await self._spaces.settle()
+        stopping.cancel()
+        self._supervisor.stop()
+        try:
+            await serving
+        except errors.Bug as error:
+            log.exception("stopped by a bug", reason=str(error))
+            return EX_FAILED
+        return EX_OK
 
     # -- construction -----------------------------------------------------------------------------------------------------
 
@@ -158,6 +160,8 @@ class Daemon:
         self._build_children(data_dir)
         self._build_orchestrator(data_dir)
         await self._folders.start()
+        self._loop_watch.start()
+        self._stack.callback(self._loop_watch.stop)
         self._server = ControlServer(self._control, settings.api)
         await self._server.start()
 
@@ -250,6 +254,7 @@ class Daemon:
                 watch=self._watcher.snapshot,
                 problems=lambda: (*self._troubles.values(), *self._disk.problems()),
                 is_draining=lambda: self._is_draining,
+                loop_lag=self._loop_watch.snapshot,
                 publish=self.events.publish,
                 data_dir=data_dir,
                 config_file=self._config_file,
@@ -328,12 +333,39 @@ class Daemon:
 
     # -- services ---------------------------------------------------------------------------------------------------------
 
+    async def _serve_api(self) -> None:
+        """Answer calls. A server that fell is spent: the next start of this service makes a new one."""
+        if self._server is None:
+            self._server = ControlServer(self._control, self._settings.api)
+            await self._server.start()
+        try:
+            await self._server.wait()
+        finally:
+            server, self._server = self._server, None
+            if self._is_draining:
+                self.events.close()
+            await server.stop()
+
+    async def _heartbeat(self) -> None:
+        """Tell the service manager that the loop turns, if it wants to know."""
+        every_s = watchdog_interval_s()
+        while every_s is not None:
+            self._notifier.watchdog()
+            await asyncio.sleep(every_s)
+
     async def _index(self) -> None:
-        """Make catalog and store agree, then work on the queue. A store that is down only delays."""
+        """Make catalog and store agree, then work on the queue; stopped, drain. A store that is down only delays."""
         await self._until_it_works("recovery", self._recovery.at_start)
         for model in self._text_models():  # what was missing may be there now
             await self._queue.wake(f"model:{model}")
-        await self._dispatcher.run()
+        try:
+            await self._dispatcher.run()
+        finally:
+            await self._dispatcher.drain(deadline_s=self._settings.limits.drain_s if self._is_draining else 0)
+            if self._is_draining:
+                with contextlib.suppress(errors.MsearchError, TimeoutError):
+                    async with asyncio.timeout(self._settings.limits.drain_s):
+                        await self._spaces.settle()
 
     async def _tell(self, job: Job, error: errors.MsearchError) -> None:
         """An event for whoever listens: which file did not go well, and why."""
@@ -355,6 +387,15 @@ class Daemon:
             for space in await self._catalog.spaces():
                 if space.name == damage.space:
                     await self._until_it_works("repair", lambda s=space: self._recovery.compare(s))  # type: ignore[misc]
+
+    def _problems(self) -> tuple[str, ...]:
+        """What is wrong with the daemon itself, as sentences."""
+        fallen = [
+            f"the service {service.name} {service.state}: {service.error}"
+            for service in (self._supervisor.snapshot() if self._supervisor else ())
+            if service.state in {ServiceState.WAITING, ServiceState.LOST}
+        ]
+        return (*self._troubles.values(), *fallen)
 
     async def _until_it_works(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
         while True:

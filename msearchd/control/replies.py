@@ -132,6 +132,7 @@ class StatusReply(Reply):
     models: list[ModelReply] = Field(default_factory=list)
     store: StoreReply
     disk_free_bytes: Count | None = None
+    loop_lag_p99_ms: Annotated[float, Field(description="How late the daemon's loop was lately.")] = 0.0
 
 
 class HitRank(Reply):

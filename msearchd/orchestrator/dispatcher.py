@@ -59,45 +59,45 @@ class Dispatcher:
         }
 
     async def run(self) -> None:
-        """Serve all lanes until drained or cancelled. Raises what a run function raises: that is a bug."""
+        """Serve all lanes until cancelled; `drain` comes after it. Raises what a run function raises: that is a bug."""
         async with asyncio.TaskGroup() as group:
             for state in self._states:
                 group.create_task(self._serve(state), name=f"lane:{state.lane.name}")
 
     async def drain(self, *, deadline_s: float) -> None:
-        """Claim nothing more, wait for what runs, give back the rest when the time is over."""
+        """Claim nothing more, wait for what runs, give back the rest when the time is over. `run` may be called again."""
         self._is_draining.set()
         self._queue.notify()
-        running = [task for state in self._states for task in state.running]
+        running = {task: jobs for state in self._states for task, jobs in state.running.items()}
         if running:
             await asyncio.wait(running, timeout=deadline_s)
-        for state in self._states:
-            for task in state.running:
-                task.cancel()
-        # A group that was cut off stays `running` in the table: the next start takes it up.
+        for task in running:
+            task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        # What was cut off is given back too, its attempt not counted: a long scan that meets five restarts has not
+        # killed anything. Jobs that did end are not theirs any more, and giving those back changes nothing.
+        left = [job for jobs in running.values() for job in jobs]
         for state in self._states:
-            with contextlib.suppress(errors.RetryLater):  # not written: the next start gives them back
-                while state.claimed:
-                    await self._queue.release(state.claimed.popleft())
+            left += state.claimed
+            state.claimed.clear()
+            state.running.clear()
+        with contextlib.suppress(errors.RetryLater):  # not written: the next start gives them back
+            for job in left:
+                await self._queue.release(job)
+        self._is_draining.clear()
 
     async def _serve(self, state: _LaneState) -> None:
-        try:
-            while not self._is_draining.is_set():
-                seen = self._queue.changes_seen()
-                try:
-                    await self._claim_more(state)
-                except errors.RetryLater as trouble:  # the disk is full, the database locked: nothing else can be done
-                    log.warning("nothing can be claimed, waiting", lane=state.lane.name, reason=trouble.sentence())
-                    await asyncio.sleep(trouble.after_s)
-                    continue
-                self._start_runs(state)
-                await self._wait_for_work_or_room(state, seen)
-            # Jobs that run are drain's to wait for.
-        except asyncio.CancelledError:
-            for task in state.running:
-                task.cancel()
-            raise
+        # What runs when this ends is drain's to wait for.
+        while not self._is_draining.is_set():
+            seen = self._queue.changes_seen()
+            try:
+                await self._claim_more(state)
+            except errors.RetryLater as trouble:  # the disk is full, the database locked: nothing else can be done
+                log.warning("nothing can be claimed, waiting", lane=state.lane.name, reason=trouble.sentence())
+                await asyncio.sleep(trouble.after_s)
+                continue
+            self._start_runs(state)
+            await self._wait_for_work_or_room(state, seen)
 
     async def _claim_more(self, state: _LaneState) -> None:
         lane = state.lane

@@ -15,6 +15,7 @@ from typing import Literal
 
 import msearchd
 from msearchd.aio.child import resident_bytes
+from msearchd.aio.loopwatch import LoopLag
 from msearchd.control.replies import (
     BlockedReason,
     FolderCounts,
@@ -62,6 +63,7 @@ class Sources:
     watch: Callable[[], WatchStatus]
     problems: Callable[[], Sequence[str]]  # standing troubles of the daemon itself, as sentences
     is_draining: Callable[[], bool]
+    loop_lag: Callable[[], LoopLag]
     publish: Callable[[str, Mapping[str, object]], object]  # events
     data_dir: Path
     config_file: str
@@ -133,6 +135,7 @@ class StatusPage:
             progress=ProgressReply(files_per_s=round(rate, 3), eta_s=eta_s(pending, rate)),
             models=models,
             store=_store_reply(health),
+            loop_lag_p99_ms=round(source.loop_lag().p99_ms, 1),
             disk_free_bytes=_free_bytes(source.data_dir),
         )
 
