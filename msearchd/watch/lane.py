@@ -27,18 +27,19 @@ class DiskLane:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="watch-disk")
         self._stuck: dict[RootId, Future[Any]] = {}
 
-    async def run(self, context: RootContext, work: Callable[[], T]) -> T:
+    async def run(self, context: RootContext, work: Callable[[], T], *, deadline_s: float | None = None) -> T:
         """Run *work* in a thread. Raises what it raises; RootUnreadable if it does not return in time."""
+        limit_s = self._deadline_s if deadline_s is None else deadline_s
         root = context.root.id
         if self.is_stuck(root):
             raise RootUnreadable("it does not answer")
         future = self._threads.submit(work)
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with asyncio.timeout(limit_s):
                 return await asyncio.shield(asyncio.wrap_future(future))
         except TimeoutError as error:
             self._stuck[root] = future
-            raise RootUnreadable(f"it does not answer within {self._deadline_s:g} s") from error
+            raise RootUnreadable(f"it does not answer within {limit_s:g} s") from error
 
     def is_stuck(self, root: RootId) -> bool:
         """True while a thread still hangs in this root."""

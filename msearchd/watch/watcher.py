@@ -43,6 +43,8 @@ _TEND_EVERY_S: Final = 3.0
 #: A root whose losses are in doubt is scanned again after this, doubled up to an hour; at once if it was remounted.
 _DOUBT_RETRY_S: Final = 60.0
 _RETRY_UNREADABLE_S: Final = 60.0
+#: For a look at the root itself: a share that needs longer is as good as gone.
+_PROBE_DEADLINE_S: Final = 10.0
 _SYNC_ROUNDS: Final = 8
 _KIND_ORDER: Final[dict[ScanKind, int]] = {"live": 0, "stamps": 1, "quick": 2, "repair": 3, "start": 4, "verify": 5}
 
@@ -371,10 +373,10 @@ class Watcher:
         if doubt:
             watched.doubted, watched.doubts = watched.context.identity, watched.doubts + 1
             await self._take_offline(watched, doubt)
-        elif job.is_whole_root:
-            await self._whole_root_done(watched, summary)
         if not job.done.done():
             job.done.set_result(summary)
+        if job.is_whole_root and not doubt:
+            await self._whole_root_done(watched, summary)
 
     async def _doubt(self, watched: WatchedRoot, job: ScanJob) -> str:
         if (
@@ -401,10 +403,6 @@ class Watcher:
         )
         if watched.source is not None:
             watched.source.scanned(watched.root.id, took_s=summary.took_s)
-        if watched.state is not RootState.ONLINE:
-            watched.state, watched.reason = RootState.ONLINE, ""
-            await self._sink.apply([RootWent(watched.root.id, RootState.ONLINE, "")])
-            log.info("folder is back", root=watched.root.id)
         tell = log.info if summary.changes else log.debug
         tell(
             "scanned",
@@ -414,6 +412,15 @@ class Watcher:
             changes=summary.changes,
             took_s=round(summary.took_s, 2),
         )
+        await self._tell_online(watched)
+
+    async def _tell_online(self, watched: WatchedRoot) -> None:
+        """Say that a root is back, once all of it was compared; asked again until the sink has taken it."""
+        if watched.state is RootState.ONLINE or not watched.last_scan_ms:
+            return
+        await self._sink.apply([RootWent(watched.root.id, RootState.ONLINE, "")])
+        watched.state, watched.reason = RootState.ONLINE, ""
+        log.info("folder is back", root=watched.root.id)
 
     def _drop_jobs(self, root: RootId, reason: str) -> None:
         for job in [job for job in self._jobs if job.root == root]:
@@ -431,6 +438,8 @@ class Watcher:
                 await self._try_open(watched, now)
             elif not await self._is_still_there(watched):
                 continue
+            if watched.is_open:
+                await self._tell_online(watched)
             if watched.is_open and now >= watched.verify_at:
                 watched.verify_at = float("inf")
                 self._queue_scan(watched, b"", kind="verify")
@@ -445,7 +454,9 @@ class Watcher:
             return
         watched.context.identity = None
         try:
-            identity, fs_type = await self._lane.run(watched.context, lambda: _probe(watched.root.path))
+            identity, fs_type = await self._lane.run(
+                watched.context, lambda: _probe(watched.root.path), deadline_s=_PROBE_DEADLINE_S
+            )
         except RootUnreadable as trouble:
             watched.doubted = None
             await self._take_offline(watched, trouble.reason)
@@ -470,7 +481,9 @@ class Watcher:
 
     async def _is_still_there(self, watched: WatchedRoot) -> bool:
         try:
-            await self._lane.run(watched.context, lambda: _check_identity(watched.context))
+            await self._lane.run(
+                watched.context, lambda: _check_identity(watched.context), deadline_s=_PROBE_DEADLINE_S
+            )
         except RootUnreadable as trouble:
             await self._take_offline(watched, trouble.reason)
             return False
@@ -479,7 +492,7 @@ class Watcher:
     async def _take_offline(self, watched: WatchedRoot, reason: str) -> None:
         """Delete nothing, forget what was pending: it is compared as a whole when it is back."""
         root = watched.root.id
-        was_open, watched.is_open = watched.is_open, False
+        was_open, watched.is_open, watched.last_scan_ms = watched.is_open, False, 0
         # A missing folder is looked for often and cheaply; a doubted one costs a scan each time.
         pause = min(_DOUBT_RETRY_S * 2.0 ** min(watched.doubts, 6), 3600.0) if watched.doubted else 0.0
         watched.retry_at = time.monotonic() + pause
@@ -490,9 +503,9 @@ class Watcher:
             await watched.source.remove_root(root)
         if watched.state is RootState.OFFLINE and watched.reason == reason:
             return
-        watched.state, watched.reason = RootState.OFFLINE, reason
         log.warning("folder is offline, nothing is deleted", root=root, reason=reason)
-        await self._sink.apply([RootWent(root, RootState.OFFLINE, reason)])
+        await self._sink.apply([RootWent(root, RootState.OFFLINE, reason)])  # refused: the next look says it again
+        watched.state, watched.reason = RootState.OFFLINE, reason
 
     # -- sync ----------------------------------------------------------------------------------------------------------
 

@@ -413,6 +413,18 @@ async def test_changes_that_the_sink_refused_come_again(root, tmp_path):
         assert differences(memory, root) == []
 
 
+async def test_a_root_that_goes_and_comes_while_the_sink_refuses_is_told_afterwards(root, tmp_path):
+    async with watching(root, tmp_path / "state") as (watcher, memory):
+        await watcher.sync(deadline_s=20)
+        memory.fail_next = [errors.RetryLater("disk full", after_s=0.1)] * 2
+        root.rename(tmp_path / "away")
+        await until(lambda: memory.states.get(ONE, ("",))[0] is RootState.OFFLINE)
+        memory.fail_next = [errors.RetryLater("disk full", after_s=0.1)] * 2
+        (tmp_path / "away").rename(root)
+        await until(lambda: memory.states[ONE][0] is RootState.ONLINE)
+        assert state_of(watcher) is RootState.ONLINE
+
+
 async def test_a_first_scan_that_the_sink_refused_begins_again(root, tmp_path):
     memory = MemoryTree()
     memory.fail_next = [errors.RetryLater("locked", after_s=0.1)] * 2

@@ -40,6 +40,7 @@ _MASK: Final = (
 _ROOT_MASK: Final = _MASK | abi.DELETE_SELF | abi.MOVE_SELF
 _PROBE_EVERY_S: Final = 30.0
 _PROBE_DEADLINE_S: Final = 5.0
+_COOKIE_EVERY: Final = 120  # probes
 
 _FLAGS: Final = (
     (abi.CREATE, hints.CREATED),
@@ -179,10 +180,16 @@ class InotifySource:
         ]
 
     async def _guard(self) -> None:
-        """Ask for a sign of life; replace a drain that gives none."""
-        failures = 0
+        """Ask for a sign of life; replace a drain that gives none.
+
+        The cookie is a write to somebody's disk: it is made only if the kernel holds unread events, or once an hour.
+        """
+        failures, looks = 0, 0
         while True:
             await asyncio.sleep(self._probe_every_s if not failures else min(60.0, 2.0**failures))
+            looks += 1
+            if not failures and looks % _COOKIE_EVERY and not abi.unread_bytes(self._fd):
+                continue
             if await self.barrier(deadline_s=self._probe_deadline_s):
                 failures, self._is_down = 0, ""
                 continue

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import array
 import ctypes
 import errno
+import fcntl
 import functools
 import os
 import struct
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -56,6 +59,13 @@ def rm_watch(fd: int, wd: int) -> None:
     if _libc().inotify_rm_watch(fd, wd) < 0 and ctypes.get_errno() != errno.EINVAL:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+def unread_bytes(fd: int) -> int:
+    """Bytes of events that nobody has read yet."""
+    count = array.array("i", [0])
+    fcntl.ioctl(fd, termios.FIONREAD, count)
+    return count[0]
 
 
 def parse(buffer: bytes | bytearray) -> Iterator[Event]:
