@@ -3,12 +3,16 @@
 Order of writes: intent rows → upsert (ids are pure, so again is harmless) → content live + job complete in ONE
 transaction → intents cleared after the store's next flush. Killed anywhere in between, nothing visible is missing and
 nothing invisible stays: the start redoes what has an intent.
+
+A turn embeds about one request and gives the other jobs back: a group of long files is minutes of work, and what somebody
+waits for must not stand behind it.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,6 +33,12 @@ log = structlog.get_logger(__name__)
 
 #: Passages in one request: enough to sort by length across files, few enough (2 s on one core) to stay in step.
 PASSAGES_PER_REQUEST: Final = 256
+#: Every so many turns begin with the jobs of the worst priority, so that the back-fill keeps its eighth (see jobs.turns)
+#: where long files of better ones come all the time.
+_TURNS_OF_BEST: Final = 8
+
+#: Has jobs shown as running while it is entered.
+Noted = Callable[[Sequence[Job]], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +72,13 @@ class EmbedStep:
         self._spaces = spaces
         self._locks = content_locks
         self._deadline_s = deadline_s
+        self._turns = 0
 
-    async def run(self, jobs: Sequence[Job]) -> None:
-        """Embed what *jobs* (all of one target) owe; every one of them is done, delayed, blocked or failed after it."""
+    async def run(self, jobs: Sequence[Job], noted: Noted) -> None:
+        """Embed some of what *jobs* (all of one target) owe; every one is done, delayed, blocked, failed or ready after it.
+
+        Those that are ready again were not begun. At least one was.
+        """
         model = ModelKey(jobs[0].target)
         try:
             space = await self._spaces.of(model)
@@ -72,16 +86,33 @@ class EmbedStep:
             for job in jobs:
                 await self._outcomes.not_done(job, error)
             return
-        by_content, homeless = await self._sort_by_content(jobs)
+        self._turns += 1
+        in_order = jobs[::-1] if self._turns % _TURNS_OF_BEST == 0 else jobs
+        by_content, homeless = await self._sort_by_content(in_order)
         for job in homeless:
             await self._outcomes.done(job)
-        async with self._locks.hold_all({content.content_hash for content, _ in by_content}):
+        chosen, later = await self._choose(by_content)
+        if later:
+            await self._outcomes.given_back(later)
+        # Only of what is chosen: the other group in flight may have claimed the rest by now.
+        async with self._locks.hold_all({content.content_hash for content, _ in chosen}):
             pieces = [
-                piece
-                for content, owing in by_content
-                if (piece := await self._piece(space, content, owing)) is not None
+                piece for content, owing in chosen if (piece := await self._piece(space, content, owing)) is not None
             ]
-            await self._embed_pieces(space, pieces)
+            if pieces:
+                with noted([job for piece in pieces for job in piece.jobs]):
+                    await self._embed_pieces(space, pieces)
+
+    async def _choose(
+        self, owing: Sequence[tuple[ContentRow, list[Job]]]
+    ) -> tuple[Sequence[tuple[ContentRow, list[Job]]], list[Job]]:
+        """What fills a request, at least one content; and the jobs of all others, which were not looked at."""
+        passages = 0
+        for place, (content, _) in enumerate(owing):
+            if passages >= PASSAGES_PER_REQUEST:
+                return owing[:place], [job for _, jobs in owing[place:] for job in jobs]
+            passages += len(await self._catalog.segments(content.id))
+        return owing, []
 
     async def _sort_by_content(self, jobs: Sequence[Job]) -> tuple[list[tuple[ContentRow, list[Job]]], list[Job]]:
         found: dict[int, tuple[ContentRow, list[Job]]] = {}
@@ -111,11 +142,10 @@ class EmbedStep:
         return _Piece(now, segments, tuple(jobs), dirs)
 
     async def _embed_pieces(self, space: Space, pieces: Sequence[_Piece]) -> None:
-        for group in in_groups(pieces):
-            try:
-                await self._embed_group(space, group)
-            except errors.MsearchError as error:
-                await self._not_done(space, group, error)
+        try:
+            await self._embed_group(space, pieces)
+        except errors.MsearchError as error:
+            await self._not_done(space, pieces, error)
 
     async def _not_done(self, space: Space, group: Sequence[_Piece], error: errors.MsearchError) -> None:
         """One bad passage must not cost its neighbours: a failing group is tried again file by file."""
@@ -150,20 +180,6 @@ class EmbedStep:
 
         await self._outcomes.commit(make_live)
         self._spaces.note_upserts(sum(len(piece.segments) for piece in group))
-
-
-def in_groups(pieces: Sequence[_Piece]) -> Iterator[list[_Piece]]:
-    """Split so that a group has about PASSAGES_PER_REQUEST passages; a large content is a group of its own."""
-    group: list[_Piece] = []
-    count = 0
-    for piece in pieces:
-        if group and count + len(piece.segments) > PASSAGES_PER_REQUEST:
-            yield group
-            group, count = [], 0
-        group.append(piece)
-        count += len(piece.segments)
-    if group:
-        yield group
 
 
 def _requests(space: Space, group: Sequence[_Piece]) -> Iterator[tuple[list[Point], list[str]]]:

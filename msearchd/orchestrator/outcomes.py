@@ -6,7 +6,7 @@ In: a job and what came of it. Out: rows. The only place that turns errors into 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from msearchd import errors
@@ -86,6 +86,16 @@ class Outcomes:
             self._settle_state_in(c, job.asset, reason=reason)
 
         await self._database.write(move)
+        self._queue.notify()
+
+    async def given_back(self, jobs: Sequence[Job]) -> None:
+        """Make *jobs*, which were not begun, ready again; one transaction."""
+
+        def release(c: sqlite3.Connection) -> None:
+            for job in jobs:
+                self._queue.release_in(c, job)
+
+        await self._database.write(release)
         self._queue.notify()
 
     async def also(self, owed: Iterable[Owed]) -> None:

@@ -6,8 +6,10 @@ In: jobs of a lane. Out: every one of them done, delayed, blocked or failed; onl
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import structlog
@@ -20,6 +22,7 @@ from msearchd.orchestrator.outcomes import Outcomes
 log = structlog.get_logger(__name__)
 
 StepFunction = Callable[[Job], Awaitable[None]]
+GroupFunction = Callable[[Sequence[Job], Callable[[Sequence[Job]], AbstractContextManager[None]]], Awaitable[None]]
 #: Hears of every job that did not go well: the job, and why.
 Tell = Callable[[Job, errors.MsearchError], Awaitable[None]]
 
@@ -60,14 +63,16 @@ class Runner:
             except Exception as error:  # noqa: BLE001 - one odd file must not stop the others (rank 2); told loudly
                 await self._not_done(job, error)
 
-    async def run_group(self, jobs: Sequence[Job], work: Callable[[Sequence[Job]], Awaitable[None]]) -> None:
-        """Run a group that records its own outcomes; what still escapes fails the jobs that are left."""
-        with self._noted(jobs):
-            try:
-                await work(jobs)
-            except Exception as error:  # noqa: BLE001 - as above
-                for job in jobs:
-                    await self._not_done(job, error)
+    async def run_group(self, jobs: Sequence[Job], work: GroupFunction) -> None:
+        """Run a group that records its own outcomes; what still escapes fails the jobs that are left.
+
+        *work* enters its second argument for those it has in hand: of a group of many, few run at one time.
+        """
+        try:
+            await work(jobs, self._noted)
+        except Exception as error:  # noqa: BLE001 - as above
+            for job in jobs:
+                await self._not_done(job, error)
 
     async def _not_done(self, job: Job, error: Exception) -> None:
         if not isinstance(error, errors.MsearchError) or isinstance(error, errors.Bug):
@@ -96,21 +101,13 @@ class Runner:
             else:
                 return
 
-    def _noted(self, jobs: Sequence[Job]) -> _Noted:
-        return _Noted(self._in_work, jobs)
-
-
-class _Noted:
-    """Keeps jobs in the table of running work while they run."""
-
-    def __init__(self, table: dict[int, InWork], jobs: Sequence[Job]) -> None:
-        self._table, self._jobs = table, jobs
-
-    def __enter__(self) -> None:
+    @contextlib.contextmanager
+    def _noted(self, jobs: Sequence[Job]) -> Iterator[None]:
         now = time.monotonic()
-        for job in self._jobs:
-            self._table[job.id] = InWork(job.asset, job.step, now)
-
-    def __exit__(self, *_: object) -> None:
-        for job in self._jobs:
-            self._table.pop(job.id, None)
+        for job in jobs:
+            self._in_work[job.id] = InWork(job.asset, job.step, now)
+        try:
+            yield
+        finally:
+            for job in jobs:
+                self._in_work.pop(job.id, None)
