@@ -128,8 +128,8 @@ async def test_a_scanned_book_of_thousands_of_pages_has_room(world):
     await world.write(lambda c: world.catalog.extracted_in(c, content.id, Extraction((last,)), part=OCR))
     assert await world.catalog.segments(content.id) == [last]
     assert await words(world, "colophon") == [(content.id, OCR, last.seq)]
+    past = Extraction((Segment(OCR, 1 << 28, "too far"),))
     with pytest.raises(errors.BadAsset):
-        past = Extraction((Segment(OCR, 1 << 28, "too far"),))
         await world.write(lambda c: world.catalog.extracted_in(c, content.id, past, part=OCR))
 
 
