@@ -122,9 +122,9 @@ async def start_up(root: Path, state: Path, report: dict[str, object]) -> None:
     for _ in range(3):
         async with watching(root, state, memory=memory, backend="inotify") as (watcher, _):
             began = time.perf_counter()
-            while not any(job.kind == "stamps" for job in watcher._jobs):
+            while not any(job.kind == "stamps" for job in watcher._scans._jobs):
                 await asyncio.sleep(0)
-            while any(job.kind in {"stamps", "quick"} for job in watcher._jobs):
+            while any(job.kind in {"stamps", "quick"} for job in watcher._scans._jobs):
                 await asyncio.sleep(0.001)
             phase_one.append(time.perf_counter() - began)
             whole = await watcher.scan_now(ONE)

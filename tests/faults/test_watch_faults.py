@@ -360,7 +360,10 @@ async def test_a_disk_unmounted_and_mounted_again_costs_no_deletion(tmp_path):
 @linux
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
-async def test_a_bind_mount_of_a_folder_into_the_root_is_followed_at_both_places(root, tmp_path):
+async def test_a_bind_mount_of_a_folder_into_the_root_is_followed_at_both_places(root, tmp_path, monkeypatch):
+    from msearchd.watch.sources import sweep
+
+    monkeypatch.setattr(sweep, "_EVERY_S", 0.2)  # one inode, one watch: the other place is swept
     libc = ctypes.CDLL(None, use_errno=True)
     (root / "real").mkdir()
     (root / "alias").mkdir()
@@ -379,6 +382,25 @@ async def test_a_bind_mount_of_a_folder_into_the_root_is_followed_at_both_places
             assert {b"real/f.txt", b"alias/f.txt"} <= memory.all_files().keys()
     finally:
         libc.umount2(alias, 2)
+
+
+async def test_a_root_removed_in_the_middle_of_its_scan_is_never_spoken_of_again(root, tmp_path):
+    for n in range(100):
+        (root / f"d{n}").mkdir()
+        (root / f"d{n}" / "f.txt").touch()
+    async with watching(root, tmp_path / "state") as (watcher, memory):
+        real = memory.apply
+
+        async def slow(changes):
+            await asyncio.sleep(0.01)
+            await real(changes)
+
+        memory.apply = slow
+        await until(lambda: len(memory.log) > 0)
+        await watcher.remove_root(ONE)
+        said = len(memory.log)
+        await asyncio.sleep(0.3)
+        assert len(memory.log) == said
 
 
 async def test_a_disk_that_does_not_answer_takes_its_root_offline_and_no_other(tmp_path):

@@ -1,0 +1,201 @@
+"""Opens roots, notices those that went, judges what scans miss, and says so to the sink.
+
+In: the watched roots, the outcome of whole scans. Out: RootWent changes, scans asked for. A root that cannot be read, or
+whose losses are in doubt, is closed: its source lets go of it, what was pending is forgotten, nothing is deleted.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+
+from msearchd import errors
+from msearchd.domain.asset import RootId, RootState
+from msearchd.settings import WatchSettings
+from msearchd.watch import hints, roots
+from msearchd.watch.changes import RootWent
+from msearchd.watch.disk import RootContext, RootIdentity, RootUnreadable, open_root
+from msearchd.watch.hints import Hint, WatchSource
+from msearchd.watch.lane import DiskLane
+from msearchd.watch.ports import ChangeSink, KnownTree
+from msearchd.watch.scan import ScanJob
+from msearchd.watch.scan_queue import ScanQueue
+from msearchd.watch.settler import Settler
+from msearchd.watch.sources.choice import Sources
+from msearchd.watch.status import ScanSummary
+from msearchd.watch.watched import WatchedRoot
+
+log = structlog.get_logger(__name__)
+
+#: A root whose losses are in doubt is scanned again after this, doubled up to an hour; at once if it was remounted.
+_DOUBT_RETRY_S: Final = 60.0
+_DOUBT_RETRY_TOP_S: Final = 3600.0
+_RETRY_UNREADABLE_S: Final = 60.0
+#: For a look at the root itself: a share that needs longer is as good as gone.
+_PROBE_DEADLINE_S: Final = 10.0
+
+
+class RootKeeper:
+    """One per watcher, used by its one task."""
+
+    def __init__(
+        self,
+        settings: WatchSettings,
+        watched: Mapping[RootId, WatchedRoot],
+        *,
+        known: KnownTree,
+        sink: ChangeSink,
+        settler: Settler,
+        scans: ScanQueue,
+        sources: Sources,
+        lane: DiskLane,
+    ) -> None:
+        self._settings = settings
+        self._watched = watched
+        self._known = known
+        self._sink = sink
+        self._settler = settler
+        self._scans = scans
+        self._sources = sources
+        self._lane = lane
+
+    async def tend(self, *, now: float) -> None:
+        """Open what can be opened, notice what went, ask for the scans that are due. One look per root."""
+        for watched in list(self._watched.values()):
+            if watched.is_open:
+                await self._look_again(watched)
+            else:
+                await self._try_open(watched, now)
+            if not watched.is_open:
+                continue
+            await self.tell_online(watched)
+            if now >= watched.verify_at:
+                watched.verify_at = float("inf")
+                self._scans.add(watched, kind="verify")
+            if watched.unreadable and now >= watched.retry_unreadable_at:
+                watched.retry_unreadable_at = now + _RETRY_UNREADABLE_S
+                for path in list(watched.unreadable):
+                    self._settler.observe(Hint(watched.root.id, path, flags=hints.ATTRIB | hints.DIR), now=now)
+
+    async def take_offline(self, watched: WatchedRoot, reason: str) -> None:
+        """Delete nothing, forget what was pending: it is compared as a whole when it is back."""
+        root = watched.root.id
+        was_open, watched.is_open, watched.last_scan_ms = watched.is_open, False, 0
+        # A missing folder is looked for often and cheaply; a doubted one costs a scan each time.
+        pause_s = min(_DOUBT_RETRY_S * 2.0 ** min(watched.doubts, 10), _DOUBT_RETRY_TOP_S) if watched.doubted else 0.0
+        watched.retry_at = time.monotonic() + pause_s
+        self._settler.forget(root)
+        self._scans.drop(root, reason=reason)
+        watched.unreadable.clear()
+        if was_open and watched.source is not None:
+            await watched.source.remove_root(root)
+        if watched.state is RootState.OFFLINE and watched.reason == reason:
+            return
+        log.warning("folder is offline, nothing is deleted", root=root, reason=reason)
+        await self._sink.apply([RootWent(root, RootState.OFFLINE, reason)])  # refused: the next look says it again
+        watched.state, watched.reason = RootState.OFFLINE, reason
+
+    async def tell_online(self, watched: WatchedRoot) -> None:
+        """Say that a root is back, once all of it was compared; asked again until the sink has taken it."""
+        if watched.state is RootState.ONLINE or not watched.last_scan_ms:
+            return
+        await self._sink.apply([RootWent(watched.root.id, RootState.ONLINE, "")])
+        watched.state, watched.reason = RootState.ONLINE, ""
+        log.info("folder is back", root=watched.root.id)
+
+    async def doubt(self, watched: WatchedRoot, job: ScanJob) -> str:
+        """Why what *job* missed is not believed; empty if it is."""
+        accepts = job.accepts_losses or watched.accepts_losses or job.kind == "live"
+        if accepts or not (job.vanished.files or job.vanished.dirs):
+            return ""
+        lost = len(job.vanished.files) + job.vanished.dropped
+        for path in job.vanished.dirs:
+            lost += await self._known.count_files(job.root, path)
+        losses = roots.Losses(job.known_files, lost, job.is_root_empty, is_vouched=watched.is_vouched)
+        return roots.doubt(losses, brake_percent=self._settings.vanish_brake_percent)
+
+    async def put_in_doubt(self, watched: WatchedRoot, reason: str) -> None:
+        """Close a root whose losses are not believed, and remember which folder showed them."""
+        watched.doubted, watched.doubts = watched.context.identity, watched.doubts + 1
+        await self.take_offline(watched, reason)
+
+    async def whole_root_scanned(self, watched: WatchedRoot, summary: ScanSummary) -> None:
+        """All of it was compared and believed."""
+        watched.last_scan_ms = time.time_ns() // 1_000_000
+        watched.is_vouched = not watched.is_network
+        watched.doubted, watched.doubts, watched.accepts_losses = None, 0, False
+        hours = self._settings.rescan_interval_h
+        # Spread by a quarter: ten roots added together do not scan together for ever.
+        spread = random.uniform(0.75, 1.25)  # noqa: S311
+        watched.verify_at = time.monotonic() + hours * 3600 * spread if hours else float("inf")
+        if watched.source is not None:
+            watched.source.scanned(watched.root.id, took_s=summary.took_s)
+        tell = log.info if summary.changes else log.debug
+        tell(
+            "scanned",
+            root=watched.root.id,
+            dirs=summary.dirs,
+            files=summary.files,
+            changes=summary.changes,
+            took_s=round(summary.took_s, 2),
+        )
+        await self.tell_online(watched)
+
+    # -- open and look -------------------------------------------------------------------------------------------------
+
+    async def _try_open(self, watched: WatchedRoot, now: float) -> None:
+        if self._lane.is_stuck(watched.root.id) or (now < watched.retry_at and watched.doubted is None):
+            return
+        watched.context.identity = None
+        try:
+            identity, fs_type = await self._lane.run(
+                watched.context, lambda: _probe(watched.root.path), deadline_s=_PROBE_DEADLINE_S
+            )
+        except RootUnreadable as trouble:
+            watched.doubted = None
+            await self.take_offline(watched, trouble.reason)
+            return
+        if identity == watched.doubted and now < watched.retry_at:
+            return
+        watched.is_network = roots.is_network(fs_type)
+        await self._give_source(watched, self._sources.for_root(is_network=watched.is_network))
+        watched.is_open = True
+        watched.is_vouched = False
+        watched.verify_at = float("inf")
+        self._scans.add(watched, kind="stamps")
+        self._scans.add(watched, kind="start")
+
+    async def _give_source(self, watched: WatchedRoot, source: WatchSource) -> None:
+        try:
+            await source.add_root(watched.root)
+        except (errors.RetryLater, errors.Misconfigured) as trouble:
+            log.warning("cannot watch, looking by the clock", root=watched.root.id, reason=trouble.sentence())
+            source = self._sources.polling()
+            await source.add_root(watched.root)
+        watched.source, watched.context.coverage = source, source.coverage
+
+    async def _look_again(self, watched: WatchedRoot) -> None:
+        try:
+            await self._lane.run(
+                watched.context, lambda: _check_identity(watched.context), deadline_s=_PROBE_DEADLINE_S
+            )
+        except RootUnreadable as trouble:
+            await self.take_offline(watched, trouble.reason)
+
+
+def _probe(path: bytes) -> tuple[RootIdentity, str]:
+    fd, identity = open_root(path)
+    os.close(fd)
+    return identity, roots.file_system_type(path)
+
+
+def _check_identity(context: RootContext) -> None:
+    fd, identity = open_root(context.root.path)
+    os.close(fd)
+    if context.identity is not None and identity != context.identity:
+        raise RootUnreadable("another folder stands in its place (unmounted, or replaced)")
