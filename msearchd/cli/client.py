@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -17,6 +18,9 @@ from msearchd.cli.connection import Daemon, Refused, Unreachable, default_socket
 from msearchd.cli.render import clean
 
 _EXIT_BY_CODE = {"not-found": 3, "bad-request": 2, "retry-later": 75, "forbidden": 77, "misconfigured": 78}
+
+#: A word to leave out; what is an option but for its second dash is a slip.
+_WITHOUT = re.compile(r"-(?!(?:in|type|limit|after|before|json)(?:=|$))[^\W\d_].*", re.DOTALL)
 
 _EXAMPLES = """\
 examples:
@@ -111,12 +115,12 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one per exit code
     """Run one command; returns the exit code."""
     # Names that are not UTF-8 leave as the bytes that they are.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
-    args = parser().parse_args(argv)
+    args = _parsed(sys.argv[1:] if argv is None else argv)
     daemon = Daemon(os.path.expanduser(args.socket) if args.socket else default_socket(os.environ))
     try:
         code: int = args.run(daemon, args)
@@ -130,10 +134,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `msearch search ... | head`: not our business any more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_nowhere()
         return 0
+    except OSError as error:  # `msearch list > file` on a full disk
+        _write_nowhere()
+        return _complain(f"cannot go on: {error.strerror or error}", "", 1)
     else:
         return code
+
+
+def _parsed(argv: Sequence[str]) -> argparse.Namespace:
+    """Arguments; of a search also -words that are to be left out, typed without quotes."""
+    args, unknown = parser().parse_known_args(argv)
+    if args.run is commands.search and all(_WITHOUT.fullmatch(word) for word in unknown):
+        args.query += unknown
+    elif unknown:
+        parser().error(f"unrecognized arguments: {' '.join(unknown)}")
+    return args
+
+
+def _write_nowhere() -> None:
+    """What is left in stdout's buffer must not fail once more at the exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(message: str, hint: str, code: int) -> int:

@@ -66,6 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         code: int = args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `msearchd config show | head`; what is left in the buffer must not fail at the exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except ConfigErrors as error:
         count = len(error.problems)
         print(f"{error}\nmsearchd: {count} mistake{'s' if count > 1 else ''} in the settings", file=sys.stderr)

@@ -273,3 +273,29 @@ def test_a_daemon_that_hangs_is_told_apart_from_one_that_is_not_there(tmp_path):
         )
     assert done.stdout == "75\n"
     assert time.monotonic() - began < 15
+
+
+def test_a_word_with_a_minus_needs_no_quotes_and_a_slip_of_an_option_is_told(api):
+    quoted, bare = (msearch(api, "search", "--json", *words) for words in (["ferry -invoice"], ["ferry", "-invoice"]))
+    assert bare.returncode == 0, bare.stderr
+    assert json.loads(bare.stdout)["hits"] == json.loads(quoted.stdout)["hits"]
+    slip = msearch(api, "search", "ferry", "-limit", "3")
+    assert slip.returncode == 2
+    assert b"unrecognized arguments: -limit" in slip.stderr
+    assert msearch(api, "list", "-ferry").returncode == 2
+
+
+def test_a_full_disk_behind_the_output_is_a_sentence(api):
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "msearchd.cli.client", "--socket", str(api.socket_path), "search", "ferry"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=30, check=False)
+    assert done.returncode == 1
+    assert done.stderr == b"msearch: cannot go on: No space left on device\n"
+
+
+def test_settings_into_head_end_quietly(tmp_path):
+    command = f"{sys.executable} -m msearchd.cli.daemon config show | head -n 1; echo ${{PIPESTATUS[0]}}"
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=60, check=False, env=environ)
+    assert done.stderr == b""
+    assert done.stdout.splitlines()[-1] == b"0"
