@@ -181,7 +181,7 @@ async def run(count: int, dim: int, folder: Path) -> int:
         p50, p99, worst = quantiles(waits.searches)
         report.row("search while points flow in and are quantized: p50", p50, "ms")
         report.row("  p99", p99, "ms")
-        report.row("  worst (one engine call quantizes 16,384 points)", worst, "ms", at_most=5000)
+        report.row("  worst (one engine call quantizes 16,384 points)", worst, "ms", at_most=2000)
 
         await store.flush()
         await search_cost(report, store, space, rows, questions, "as ingested")
@@ -237,7 +237,9 @@ async def search_cost(report: Report, store: StoreProcess, space: Space, rows: n
     numpy_ms = (time.process_time() - started) / len(questions) * 1000
     report.row(f"search top 10, {state}: CPU of the process", cpu_ms, "ms", at_most=3 * max(1.0, len(rows) / 100_000))
     report.row("  wall, wire and all", wall_ms, "ms")
-    report.row("  CPU against numpy's exact scan", cpu_ms / numpy_ms, "ratio", at_most=1)
+    report.row(
+        "  CPU against numpy's exact scan", cpu_ms / numpy_ms, "ratio", at_most=1 if len(rows) >= 50_000 else None
+    )
 
 
 async def rewrite(store: StoreProcess, space: Space, rows: np.ndarray, inside: np.ndarray) -> None:
