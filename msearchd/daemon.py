@@ -104,6 +104,7 @@ class Daemon:
         self._config_file = config_file
         self._stack = contextlib.AsyncExitStack()
         self._is_draining = False
+        self._recovered = asyncio.Event()  # catalog and store agree
         self._troubles: dict[str, str] = {}  # by service: what is wrong with it now
         self._notifier = Notifier()
         self._loop_watch = LoopWatch()
@@ -252,7 +253,7 @@ class Daemon:
                 outcomes=outcomes,
                 runner=runner,
                 watch=self._watcher.snapshot,
-                problems=lambda: (*self._troubles.values(), *self._disk.problems()),
+                problems=lambda: (*self._problems(), *self._disk.problems()),
                 is_draining=lambda: self._is_draining,
                 loop_lag=self._loop_watch.snapshot,
                 publish=self.events.publish,
@@ -311,7 +312,14 @@ class Daemon:
                 claim_ahead=16 * workers,
             ),
             Lane(name="ocr", steps=((Step.OCR, None),), run=runner.run_each, concurrency=1, claim_ahead=1),
-            Lane(name="relocate", steps=((Step.RELOCATE, None),), run=runner.run_each, concurrency=2, claim_ahead=32),
+            Lane(
+                name="relocate",
+                steps=((Step.RELOCATE, None),),
+                run=runner.run_each,
+                concurrency=2,
+                claim_ahead=32,
+                opens=self._recovered,
+            ),
         ]
         lanes += [
             # Two groups in flight: one is embedded while the other's points are stored.
@@ -322,6 +330,7 @@ class Daemon:
                 concurrency=2,
                 group=_EMBED_GROUP,
                 claim_ahead=0,
+                opens=self._recovered,
             )
             for model in self._text_models()
         ]
@@ -354,18 +363,28 @@ class Daemon:
             await asyncio.sleep(every_s)
 
     async def _index(self) -> None:
-        """Make catalog and store agree, then work on the queue; stopped, drain. A store that is down only delays."""
-        await self._until_it_works("recovery", self._recovery.at_start)
+        """Work on the queue; what writes points waits until catalog and store agree. Stopped, drain.
+
+        A store that is down delays vectors alone: new files are found by words and names meanwhile.
+        """
         for model in self._text_models():  # what was missing may be there now
             await self._queue.wake(f"model:{model}")
         try:
-            await self._dispatcher.run()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._recover(), name="recovery")
+                group.create_task(self._dispatcher.run(), name="dispatcher")
         finally:
             await self._dispatcher.drain(deadline_s=self._settings.limits.drain_s if self._is_draining else 0)
             if self._is_draining:
                 with contextlib.suppress(errors.MsearchError, TimeoutError):
                     async with asyncio.timeout(self._settings.limits.drain_s):
                         await self._spaces.settle()
+
+    async def _recover(self) -> None:
+        """Make catalog and store agree, once; then the lanes that write points open."""
+        if not self._recovered.is_set():
+            await self._until_it_works("recovery", self._recovery.at_start)
+            self._recovered.set()
 
     async def _tell(self, job: Job, error: errors.MsearchError) -> None:
         """An event for whoever listens: which file did not go well, and why."""

@@ -33,6 +33,8 @@ class Lane:
     #: Jobs claimed in one transaction and held ready: keeps the lane busy across commits, and bounds what an urgent
     #: job waits for.
     claim_ahead: int = 8
+    #: Nothing is claimed before this is set; None: at once. For work that must not begin before the store was compared.
+    opens: asyncio.Event | None = None
 
 
 @dataclass(slots=True)
@@ -87,6 +89,8 @@ class Dispatcher:
         self._is_draining.clear()
 
     async def _serve(self, state: _LaneState) -> None:
+        if state.lane.opens is not None:
+            await state.lane.opens.wait()
         # What runs when this ends is drain's to wait for.
         while not self._is_draining.is_set():
             seen = self._queue.changes_seen()

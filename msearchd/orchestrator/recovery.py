@@ -81,7 +81,9 @@ class Recovery:
                 found[uuid] = found.get(uuid, 0) + count
         # Contents in work have points that are not live yet: not orphans.
         in_work = await self._in_work(space.name)
-        orphans = [uuid for uuid in found if uuid not in expected and uuid not in in_work]
+        doubtful = [uuid for uuid in found if uuid not in expected and uuid not in in_work]
+        # Read before the points were, `expected` lacks what became live since: that is no orphan.
+        orphans = [uuid for uuid in doubtful if not await self._is_live(space.name, uuid)]
         wrong = [uuid for uuid, count in expected.items() if found.get(uuid, 0) != count and uuid not in in_work]
         for start in range(0, len(orphans), _DELETE_GROUP):
             await self._store.delete_contents(space.name, orphans[start : start + _DELETE_GROUP])
@@ -94,6 +96,10 @@ class Recovery:
             await self._store.flush()
             log.warning("index repaired", space=space.name, orphans=len(orphans), missing=len(wrong))
         return SpaceReport(space.name, sum(expected.values()), sum(found.values()), len(orphans), len(wrong))
+
+    async def _is_live(self, space: SpaceName, uuid: UUID) -> bool:
+        content = await self._catalog.content_by_uuid(uuid)
+        return content is not None and space in content.live_spaces
 
     async def _in_work(self, space: SpaceName) -> set[UUID]:
         found = set()

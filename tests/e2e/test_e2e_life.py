@@ -208,6 +208,31 @@ def _is_pausing(daemon):
         return c.execute("SELECT count(*) FROM queue_flag").fetchone()[0] > 0
 
 
+def test_a_store_that_is_down_at_the_start_delays_vectors_alone(daemon):
+    write_notes(daemon.files, 3, "rail")
+    daemon.add(daemon.files)
+    daemon.sync()
+    daemon.stop()
+    mine = daemon.settings["store"]
+    daemon.settings["store"] = {**mine, "url": "http://127.0.0.1:9", "grpc_port": 0, "timeout_s": 3.0}  # nobody listens
+    daemon.start()
+    new = daemon.files / "new.txt"
+    new.write_text("written while the store is down: turnstone")
+    deadline = time.monotonic() + 30
+    while not (found := daemon.api.post("/search", {"text": "turnstone"}, timeout_s=60)["hits"]):
+        assert time.monotonic() < deadline, daemon.log_tail()
+    assert found[0]["path"] == str(new)
+    status = daemon.status()
+    assert status["state"] == "degraded"
+    assert any("127.0.0.1:9" in problem for problem in status["problems"])
+    daemon.stop()
+    daemon.settings["store"] = mine
+    daemon.start()
+    daemon.sync()
+    assert daemon.found_by_words("turnstone") == {new}
+    assert daemon.points() == 4
+
+
 def test_a_model_that_is_missing_blocks_with_the_line_to_type_and_words_are_found_all_the_same(daemon):
     daemon.stop()
     daemon.settings["inference"] = {"text_model": "mine"}
