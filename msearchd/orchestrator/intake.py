@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 _GROUP: Final = 200
 #: Assets of one vanished folder hidden per transaction; a removed tree of a million files takes many of them.
 _HIDE_GROUP: Final = 2000
+#: Steps that look at what the file holds when they run, and not at what it held when they were owed.
+_OUTLIVE_BYTES: Final = (Step.IDENTIFY, Step.RELOCATE)
 
 
 def root_cause(root: int) -> str:
@@ -73,6 +75,10 @@ class Intake:
         match change:
             case changes.FileSeen():
                 asset = self._catalog.see_file_in(c, change.root, change.path, change.fingerprint)
+                if self._queue.open_states_in(c, asset):
+                    # Steps of the bytes before: they would read the new ones, whose fingerprint the file has now, and
+                    # keep them under the old content's name. IDENTIFY plans again what is owed.
+                    self._queue.drop_in(c, asset, keep=_OUTLIVE_BYTES)
                 self._catalog.set_state_in(c, asset, AssetState.PENDING)
                 priority = Priority.LIVE if change.is_live else Priority.BACKFILL
                 return [Owed(asset, Step.IDENTIFY, priority=priority)]

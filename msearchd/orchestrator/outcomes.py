@@ -51,9 +51,12 @@ class Outcomes:
         """Commit *write* and the end of *job* together; *write* may return steps that are owed from now on.
 
         *skipped*: the reason for which the file's bytes are left alone, "" if they are not; None leaves that as it is.
+        Where the file changed, went or was left alone meanwhile nothing is written: it is about bytes of the past.
         """
 
         def finish(c: sqlite3.Connection) -> Outcome:
+            if not self._queue.is_current_in(c, job):
+                return self.done_in(c, job)
             return self.done_in(c, job, write(c) or (), skipped=skipped)
 
         outcome = await self._database.write(finish)
