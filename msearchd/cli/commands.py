@@ -89,10 +89,15 @@ def status(daemon: Daemon, args: Namespace) -> int:
         if args.json:
             _json(reply)
         else:
-            page = "\n".join(render.status(reply, home=_home(), style=_style(args)))
-            # One write, home and clear to the end: no flicker.
-            is_screen = args.watch and sys.stdout.isatty()
-            print(f"\x1b[H\x1b[J{page}" if is_screen else page, flush=True)
+            page = list(render.status(reply, home=_home(), style=_style(args)))
+            if args.watch and sys.stdout.isatty():
+                # One write, home and clear to the end: no flicker. The terminal cuts long lines, and what does not fit
+                # below is left out: what needs a person stands first, and must not scroll away.
+                rows = os.get_terminal_size(sys.stdout.fileno()).lines
+                shown = "\n".join(page[: max(1, rows - 1)])
+                print(f"\x1b[H\x1b[J\x1b[?7l{shown}\x1b[?7h", flush=True)
+            else:
+                _print(page)
         if not args.watch:
             return OK
         sys.stdout.flush()

@@ -1,10 +1,13 @@
 """`msearch` as people and scripts meet it: a process of its own against a live socket."""
 
+import fcntl
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -299,3 +302,22 @@ def test_settings_into_head_end_quietly(tmp_path):
     done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=60, check=False, env=environ)
     assert done.stderr == b""
     assert done.stdout.splitlines()[-1] == b"0"
+
+
+def test_watching_in_a_small_window_keeps_the_first_lines_and_cuts_the_long_ones(api):
+    controller, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 3, 30, 0, 0))
+    command = [sys.executable, "-m", "msearchd.cli.client", "--socket", str(api.socket_path), "status", "--watch"]
+    watching = subprocess.Popen(command, stdout=terminal, env={"PATH": os.environ["PATH"], "HOME": "/docs"})
+    try:
+        page = b""
+        while b"\x1b[?7h" not in page:
+            page += os.read(controller, 65536)
+    finally:
+        watching.kill()
+        watching.wait(timeout=30)
+        os.close(controller)
+        os.close(terminal)
+    first, _, _ = page.partition(b"\x1b[?7h")
+    assert first.startswith(b"\x1b[H\x1b[J\x1b[?7lmsearchd ")
+    assert first.count(b"\n") == 1  # two lines of the three: the third is the cursor's
