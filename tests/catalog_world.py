@@ -13,7 +13,7 @@ from msearchd.domain.asset import AssetState, ContentHash, StatFingerprint, cont
 from msearchd.domain.media import Extraction, Identified, Modality, Segment, SegmentKind
 from msearchd.domain.space import ModelKey, Space, SpaceName, Vectors
 from msearchd.store.catalog import Catalog
-from msearchd.store.vector_store import ScoredPoint
+from msearchd.store.vector_store import PointFilter, ScoredPoint, VectorSearch
 
 #: A space of twelve notions: a text's vector counts their words. Near in meaning without a common word.
 NOTIONS = (
@@ -115,6 +115,11 @@ class World:
 async def embed_question(text):
     """The question's vector as the pool hands it on."""
     return SPACE, Vectors(struct.pack(f"<{SPACE.dim}f", *vector(text)), 1, SPACE.dim)
+
+
+def everything_in_store(where=None):
+    """A question that every point of the tiny space answers."""
+    return VectorSearch(SPACE.name, Vectors(struct.pack("<12f", *[1.0] * 12), 1, 12), 100, where or PointFilter())
 
 
 class TinyStore:

@@ -1,7 +1,7 @@
 """Contents, segments, spaces, intents and the sweep, on a real database."""
 
 import pytest
-from catalog_world import SPACE, World, fingerprint, identified
+from catalog_world import SPACE, World, everything_in_store, fingerprint, identified
 
 from msearchd import errors
 from msearchd.domain.asset import AssetState, content_uuid
@@ -63,21 +63,12 @@ async def test_a_file_that_comes_back_with_other_bytes_is_not_found_by_the_old_o
 
 
 async def test_a_removed_root_is_out_of_every_search_before_its_tree_is_hidden(world):
-    _, content = await world.put(b"a.txt", "ferry")
+    await world.put(b"a.txt", "ferry")
     await world.write(lambda c: world.catalog.remove_root_in(c, world.root))
     assert await words(world, "ferry") == []
     assert await world.catalog.names("a.txt", limit=5) == []
-    found = await world.store.search([search_for(content)])
+    found = await world.store.search([everything_in_store()])
     assert await world.catalog.resolve(SPACE.name, found[0]) == []
-
-
-def search_for(content):
-    import struct
-
-    from msearchd.domain.space import Vectors
-    from msearchd.store.vector_store import VectorSearch
-
-    return VectorSearch(SPACE.name, Vectors(struct.pack("<12f", *[1.0] * 12), 1, 12), 10)
 
 
 async def test_extracting_twice_changes_nothing(world):
@@ -140,7 +131,7 @@ async def test_segments_that_come_later_make_the_space_incomplete_and_hide_nothi
     await world.write(lambda c: world.catalog.extracted_in(c, content.id, read, part=OCR))
     row = await world.catalog.content(content.id)
     assert (row.live_spaces, row.live_models, row.placed_spaces) == (frozenset(), frozenset(), {SPACE.name})
-    [points] = await world.store.search([search_for(content)])
+    [points] = await world.store.search([everything_in_store()])
     assert len(await world.catalog.resolve(SPACE.name, points)) == 1
     await world.embed(row)
     assert (await world.catalog.content(content.id)).live_spaces == {SPACE.name}
@@ -175,7 +166,7 @@ async def test_points_without_a_live_row_are_never_shown(world):
     await world.write(lambda c: world.catalog.intend_in(c, SPACE.name, content.id))
     for segment in await world.catalog.segments(content.id):
         world.store.put(SPACE.name, content, segment, [1.0] * 12, (1,))
-    [points] = await world.store.search([search_for(content)])
+    [points] = await world.store.search([everything_in_store()])
     assert len(points) == 1
     assert await world.catalog.resolve(SPACE.name, points) == []
     assert await world.catalog.open_intents() == [(SPACE.name, content.id)]

@@ -1,13 +1,14 @@
 """Words, names and filters on a real database."""
 
 import pytest
-from catalog_world import World
+from catalog_world import World, everything_in_store, fingerprint
 
 from msearchd import errors
 from msearchd.domain.media import Modality
 from msearchd.domain.query import Filters
 from msearchd.store.catalog import scope as scopes
 from msearchd.store.catalog.question import Question
+from msearchd.store.catalog.resolve import Wanted
 
 IMAGE = {"label": "jpeg", "mime": "image/jpeg", "modality": Modality.IMAGE}
 PDF = {"label": "pdf", "mime": "application/pdf", "modality": Modality.DOCUMENT}
@@ -142,6 +143,25 @@ async def test_short_words_unspaced_scripts_and_broken_names_are_found(world):
     assert await names(world, "unicode.txt") == ["Ünïcode.TXT"]
 
 
+async def test_a_path_finds_its_file_among_hundreds_of_that_name(world):
+    await world.put(b"zoo/readme.md", "here", live=False)
+    for i in range(250):
+        await world.put(b"p%d/readme.md" % i, f"text {i}", live=False)
+    await world.put(b"last/readme.md", "there", live=False)
+    assert (await names(world, "zoo/readme.md"))[0] == "zoo/readme.md"
+    assert (await names(world, "last/readme"))[0] == "last/readme.md"
+
+
+@pytest.mark.parametrize("few_contents", [5000, 0], ids=["listed", "conditions"])
+async def test_a_filter_finds_its_file_among_hundreds_of_that_name(world, monkeypatch, few_contents):
+    if not few_contents:
+        monkeypatch.setattr(scopes, "_LOOKED_AT", -1)
+    for i in range(250):
+        await world.put(b"p%d/readme.md" % i, f"text {i}", live=False)
+    for folder in (b"p0", b"p130", b"p249"):
+        assert await names(world, "readme", folders=(b"/home/u/" + folder,)) == [folder.decode() + "/readme.md"]
+
+
 async def test_a_name_with_a_little_of_the_question_is_chance(world):
     await world.put(b"sea.txt", "x", live=False)
     assert await names(world, "north sea ferry invoice harbour") == []
@@ -154,8 +174,6 @@ async def test_hidden_files_are_found_by_no_name(world):
 
 
 async def test_a_file_that_is_not_identified_yet_is_found_by_its_name(world):
-    from catalog_world import fingerprint
-
     await world.write(lambda c: world.catalog.see_file_in(c, world.root, b"new.bin", fingerprint(b"x")))
     [found] = await world.catalog.names("new.bin", limit=5)
     assert (found.content, found.is_exact) == (None, True)
@@ -206,14 +224,9 @@ async def test_every_list_obeys_every_filter(mixed, monkeypatch, filters, expect
     assert set(await words(mixed, "ferry", **filters)) == expected
     found = await mixed.catalog.names("pdf txt jpg jpeg", scope, limit=20)
     assert {(await mixed.catalog.asset(one.asset)).relative.decode() for one in found} <= expected
-    from test_catalog_contents import search_for
-
-    search = search_for(None)
     near = []
     if scope.point_filter is not None:
-        from dataclasses import replace
-
-        [points] = await mixed.store.search([replace(search, filter=scope.point_filter)])
+        [points] = await mixed.store.search([everything_in_store(scope.point_filter)])
         near = await mixed.catalog.resolve("tiny", points, scope)
     assert {(await paths(mixed, one.content))[0] for one in near} == expected
 
@@ -223,8 +236,6 @@ async def test_a_copy_outside_the_folder_does_not_hide_the_one_inside(world):
     await world.put(b"b/x.txt", "ferry")
     scope = await world.catalog.scope(Filters(folders=(b"/home/u/b",)))
     [found] = await world.catalog.words(Question.parse("ferry"), scope, limit=5)
-    from msearchd.store.catalog.resolve import Wanted
-
     [shown], _ = await world.catalog.show([Wanted(found.content, None)], [], Question.parse("ferry"), scope)
     assert shown.path == b"/home/u/b/x.txt"
     assert shown.same_content == (b"/home/u/a/x.txt",)

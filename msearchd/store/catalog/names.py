@@ -24,9 +24,13 @@ from msearchd.store.catalog.scope import SQL, FileLine, Scope, lines
 
 #: A pasted text is no file name.
 _LONGEST: Final = 255
-#: Candidates from each look-up; ranking them costs about 4 us each.
-_CANDIDATES: Final = 300
+#: Candidates from each look-up; ranking one costs about 5 us. Single words of a longer question get fewer.
+_CANDIDATES: Final = 200
+_OF_ONE_WORD: Final = 60
+#: The same where a filter that leaves many files may take most of them away again.
+_WIDER: Final = 20
 _FOLDERS: Final = 20
+_FOLDERS_AT_PATH: Final = 500
 #: Words looked up one by one: the longest say most.
 _WORDS: Final = 6
 _WHOLE_WORD, _WORD_START, _INSIDE, _IN_FOLDER = 1.0, 0.8, 0.4, 0.5
@@ -50,9 +54,15 @@ def ranked(c: sqlite3.Connection, text: str, question: Question, scope: Scope, *
     wanted = _wanted(text, question)
     if not wanted.words or len(wanted.whole) > _LONGEST:
         return []
-    candidates = _exact_and_prefix(c, wanted.last)
-    candidates |= dict.fromkeys(_by_grams(c, wanted))
-    candidates |= dict.fromkeys(_in_named_folders(c, wanted))
+    if scope.assets is not None:
+        return _rank(c, wanted, sorted(scope.assets), scope, limit)
+    width = 1 if scope.is_open else _WIDER
+    candidates = {
+        **dict.fromkeys(_at_path(c, wanted)),
+        **dict.fromkeys(_exact_and_prefix(c, wanted.last, width)),
+        **dict.fromkeys(_by_grams(c, wanted, width)),
+        **dict.fromkeys(_in_named_folders(c, wanted, width)),
+    }
     return _rank(c, wanted, list(candidates), scope, limit)
 
 
@@ -68,32 +78,51 @@ def _wanted(text: str, question: Question) -> _Wanted:
 # -- candidates ------------------------------------------------------------------------------------------------------
 
 
-def _exact_and_prefix(c: sqlite3.Connection, last: str) -> dict[int, None]:
-    """Names that are *last*, are it with an extension ("." to "/" in order of characters), or begin with it."""
-    if not last:
-        return {}
-    found: dict[int, None] = {}
-    for low, high in ((last, last + "\0"), (last + ".", last + "/"), (last, last + _AFTER_ALL)):
-        found |= {id_: None for id_, _ in c.execute(SQL["names_between"], (low, high, _CANDIDATES))}
-    return found
+def _ranges(last: str) -> tuple[tuple[str, str], ...]:
+    """Ranges of folded names that are *last*, are it with an extension ("." to "/" in order of characters), begin so."""
+    return ((last, last + "\0"), (last + ".", last + "/"), (last, last + _AFTER_ALL))
 
 
-def _by_grams(c: sqlite3.Connection, wanted: _Wanted) -> Iterable[int]:
-    words = sorted(wanted.words, key=len, reverse=True)[:_WORDS]
-    asked = [words] if len(words) > 1 else []  # all of them first: the look-ups of single words are cut
-    for some in (*asked, *([word] for word in words)):
-        for (id_,) in c.execute(SQL["names_by_grams"], (_match(some), _CANDIDATES)):
+def _at_path(c: sqlite3.Connection, wanted: _Wanted) -> Iterable[int]:
+    """ "2019/invoice": files so named right in folders so named, however many other files have that name."""
+    _, slash, parent = wanted.whole.removesuffix(f"/{wanted.last}").rpartition("/")
+    parent = parent if slash or "/" in wanted.whole else ""
+    if not parent:
+        return []
+    rows = c.execute(SQL["dirs_by_grams"], (_match([parent]), _FOLDERS_AT_PATH)).fetchall()
+    keys = c.execute(SQL["dir_keys"], (json.dumps([id_ for (id_,) in rows]),))
+    folders = json.dumps([id_ for id_, key in keys if key == parent])
+    exact, with_extension, _ = _ranges(wanted.last)
+    return [id_ for (id_,) in c.execute(SQL["names_in_dirs"], (folders, *exact, *with_extension, _CANDIDATES))]
+
+
+def _exact_and_prefix(c: sqlite3.Connection, last: str, width: int) -> Iterable[int]:
+    for between in _ranges(last) if last else ():
+        for id_, _ in c.execute(SQL["names_between"], (*between, _CANDIDATES * width)):
             yield id_
 
 
-def _in_named_folders(c: sqlite3.Connection, wanted: _Wanted) -> Iterable[int]:
-    """Files right in folders whose names have a word of the question."""
+def _look_ups(wanted: _Wanted) -> list[tuple[list[str], int]]:
+    """Words to look up together, and how many candidates to take: all of them first, then one by one."""
     words = sorted(wanted.words, key=len, reverse=True)[:_WORDS]
+    if len(words) == 1:
+        return [(words, _CANDIDATES)]
+    return [(words, _CANDIDATES), *(([word], _OF_ONE_WORD) for word in words)]
+
+
+def _by_grams(c: sqlite3.Connection, wanted: _Wanted, width: int) -> Iterable[int]:
+    for words, count in _look_ups(wanted):
+        for (id_,) in c.execute(SQL["names_by_grams"], (_match(words), count * width)):
+            yield id_
+
+
+def _in_named_folders(c: sqlite3.Connection, wanted: _Wanted, width: int) -> Iterable[int]:
+    """Files right in folders whose names have a word of the question."""
     folders: dict[int, None] = {}
-    for some in ([words] if len(words) > 1 else []) + [[word] for word in words]:
-        folders |= {id_: None for (id_,) in c.execute(SQL["dirs_by_grams"], (_match(some), _FOLDERS))}
-    for (id_,) in c.execute(SQL["files_in_dirs"], (json.dumps(list(folders)[:_FOLDERS]), _CANDIDATES)):
-        yield id_
+    for words, _ in _look_ups(wanted):
+        folders |= {id_: None for (id_,) in c.execute(SQL["dirs_by_grams"], (_match(words), _FOLDERS))}
+    first = json.dumps(list(folders)[:_FOLDERS])
+    return [id_ for (id_,) in c.execute(SQL["files_in_dirs"], (first, _CANDIDATES * width))]
 
 
 def _match(words: Iterable[str]) -> str:

@@ -74,6 +74,8 @@ class Scope:
     types: Types | None = None
     #: All contents that are left, if few are; None: many.
     contents: frozenset[ContentId] | None = None
+    #: All files that are left, those without a content too, if few contents are.
+    assets: frozenset[AssetId] | None = None
     #: What the store is told; None: nothing can match.
     point_filter: PointFilter | None = field(default_factory=PointFilter)
     #: True if the point filter lets points through that the filters do not admit.
@@ -147,9 +149,10 @@ def resolve(c: sqlite3.Connection, filters: Filters) -> Scope:
     roots, dirs = _folders(c, filters.folders)
     types = _types(c, filters.types) if filters.types else None
     scope = Scope(filters=filters, roots=roots, dirs=dirs, types=types)
-    contents = _few_contents(c, scope)
-    if contents is None:
+    few = _few_files(c, scope)
+    if few is None:
         return _with_conditions(c, scope)
+    contents = frozenset(line.content for line in few if line.content is not None)
     uuids = tuple(UUID(bytes=uuid) for (uuid,) in c.execute(SQL["uuids_of"], (json.dumps(sorted(contents)),)))
     return Scope(
         filters=filters,
@@ -157,6 +160,7 @@ def resolve(c: sqlite3.Connection, filters: Filters) -> Scope:
         dirs=dirs,
         types=types,
         contents=contents,
+        assets=frozenset(line.asset for line in few),
         point_filter=PointFilter(contents=uuids) if uuids else None,
     )
 
@@ -235,16 +239,16 @@ def _kinds_of(word: str, counted: Collection[tuple[str, str, str]]) -> set[tuple
 _Read = Callable[[], list[AssetId]]
 
 
-def _few_contents(c: sqlite3.Connection, scope: Scope) -> frozenset[ContentId] | None:
-    """All contents that the scope leaves, if they are few; None otherwise. Reads through its most selective filter."""
+def _few_files(c: sqlite3.Connection, scope: Scope) -> list[FileLine] | None:
+    """All files that the scope leaves, if they hold few contents; else None. Reads through its most selective filter."""
     n, read = min(_ways(c, scope), key=lambda way: way[0], default=(_LOOKED_AT + 1, list))
     if n > _LOOKED_AT:
         return None
     assets = read()
     if len(assets) > _LOOKED_AT:  # one content can be held by many files
         return None
-    left = frozenset(line.content for line in lines(c, "files_by_id", assets, scope) if line.content is not None)
-    return left if len(left) <= FEW_CONTENTS else None
+    left = lines(c, "files_by_id", assets, scope)
+    return left if len({line.content for line in left}) <= FEW_CONTENTS else None
 
 
 def _ways(c: sqlite3.Connection, scope: Scope) -> list[tuple[int, _Read]]:

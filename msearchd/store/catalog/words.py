@@ -24,6 +24,8 @@ _COMMON: Final = 2000
 #: Segments of one file in the list: a book must not take all places.
 _OF_ONE_FILE: Final = 4
 _UNLIMITED: Final = -1
+#: Rows read beyond those wanted: some are of hidden files, or too many of one file.
+_SPARE: Final = 50
 
 
 def ranked(c: sqlite3.Connection, question: Question, scope: Scope, *, limit: int) -> list[RankedSegment]:
@@ -94,7 +96,7 @@ def _admitted(
     c: sqlite3.Connection, match: str, scope: Scope, *, room: int, seen: Collection[int]
 ) -> Iterator[tuple[int, float]]:
     """Matches in admitted contents, best first. Reads on as long as it is asked, so that a filter loses nothing."""
-    first = (room + len(seen)) * 3
+    first = room + len(seen) + _SPARE
     rows = c.execute(SQL["words"], (match, _UNLIMITED if scope.contents is not None else first)).fetchall()
     yield from _of_admitted(c, rows, scope)
     if scope.contents is None and len(rows) == first:

@@ -70,6 +70,7 @@ CREATE INDEX asset_content ON asset (content);
 CREATE INDEX asset_name_key ON asset (name_key);
 CREATE INDEX asset_ext ON asset (ext) WHERE gone_ms IS NULL;
 CREATE INDEX asset_mtime ON asset (mtime_ns) WHERE gone_ms IS NULL;
+CREATE INDEX asset_pending ON asset (id) WHERE state = 'pending' AND gone_ms IS NULL;
 CREATE INDEX asset_gone ON asset (gone_ms) WHERE gone_ms IS NOT NULL;
 
 -- Type labels ever seen with an extension: only ever too many, so a filter by extension loses nothing.

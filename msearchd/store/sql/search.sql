@@ -86,6 +86,11 @@ SELECT content.uuid FROM json_each(?1) AS asked CROSS JOIN content ON content.id
 -- names_between --  Files by a range of folded names, in order.
 SELECT id, name_key FROM asset WHERE name_key >= ?1 AND name_key < ?2 AND gone_ms IS NULL ORDER BY name_key LIMIT ?3;
 
+-- names_in_dirs --  Files right in these folders (JSON list) whose folded names lie in one of two ranges.
+SELECT asset.id FROM json_each(?1) AS asked CROSS JOIN asset ON asset.dir = asked.value
+WHERE asset.gone_ms IS NULL
+    AND ((asset.name_key >= ?2 AND asset.name_key < ?3) OR (asset.name_key >= ?4 AND asset.name_key < ?5)) LIMIT ?6;
+
 -- names_by_grams --  Files whose names have all of these trigrams, newest first.
 SELECT rowid FROM asset_names WHERE asset_names MATCH ?1 ORDER BY rowid DESC LIMIT ?2;
 
