@@ -165,7 +165,15 @@ def bare_drain(c: sqlite3.Connection, group: int) -> None:
 def huey_queue(path: Path) -> Any:
     from huey.storage import SqliteStorage
 
-    return SqliteStorage("bench", filename=str(path), fsync=False)  # as little durable as its manual allows
+    class Normal(SqliteStorage):
+        """It knows FULL and OFF; ours, litequeue and the bare loop run at NORMAL, so shall it."""
+
+        def _create_connection(self) -> sqlite3.Connection:
+            connection = super()._create_connection()
+            connection.execute("pragma synchronous=1")
+            return connection
+
+    return Normal("bench", filename=str(path))
 
 
 def litequeue_queue(path: Path) -> Any:
@@ -331,8 +339,9 @@ def claim_rows(report: Report, folder: Folder, jobs: int, rounds: int) -> None:
     report.bar(
         "claim and complete against bare sqlite3", value=ratio(times["ours"], times["bare sqlite3"]), at_least=0.4
     )
-    for name, least in (("huey (dequeue alone: at most once)", 2), ("litequeue", 5), ("persist-queue", 5)):
-        report.bar(f"claim and complete against {name}", value=ratio(times["ours"], times[name]), at_least=least)
+    # huey's dequeue is a DELETE before the work: a job in work is lost by a crash. A row, no bar: it does half of the work.
+    for name in ("litequeue", "persist-queue"):
+        report.bar(f"claim and complete against {name}", value=ratio(times["ours"], times[name]), at_least=5)
 
 
 async def delay_all(queue: JobQueue, count: int) -> None:

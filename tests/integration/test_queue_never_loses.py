@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -23,10 +23,12 @@ from msearchd.jobs.queue import JobQueue
 from msearchd.settings.model import QueueSettings
 
 LONG = bool(os.environ.get("MSEARCHD_LONG"))
-ASSETS = st.integers(1, 4).map(AssetId)
+ASSETS = st.integers(1, 3).map(AssetId)
 STEPS = st.sampled_from([(Step.IDENTIFY, ""), (Step.EXTRACT, ""), (Step.EMBED, "m1"), (Step.EMBED, "m2")])
 PRIORITIES = st.sampled_from(list(Priority))
-LANES = [[(Step.IDENTIFY, None), (Step.EXTRACT, None)], [(Step.EMBED, "m1")], [(Step.EMBED, None)]]
+EXTRACTING, EMBEDDING = [(Step.IDENTIFY, None), (Step.EXTRACT, None)], [(Step.EMBED, "m1"), (Step.EMBED, "m2")]
+LANES = [EXTRACTING, EMBEDDING, [*EXTRACTING, (Step.EMBED, None)]]
+CAUSES = st.sampled_from(["x", "y"])
 EVERYTHING = [(step, None) for step in Step]
 SETTINGS = QueueSettings(max_attempts=3, retry_base_s=1, retry_cap_s=60, history_rows=20)
 
@@ -60,15 +62,23 @@ class QueueNeverLosesAFile(RuleBasedStateMachine):
         self.version[key] = self.serial
         self.failed.discard(key)
 
-    # -- rules ---------------------------------------------------------------------------------------------------------
+    # -- rules: few and broad, so that a run goes deep instead of wide -------------------------------------------------
 
-    @rule(asset=ASSETS, step=STEPS, priority=PRIORITIES)
-    def file_changes(self, asset, step, priority):
-        self.run(self.queue.enqueue([Owed(asset, step[0], step[1], priority)]))
-        self._owe((asset, *step))
+    def _some_key(self, data):
+        """Any key; half of the time one that is in work, where the hard cases are."""
+        if self.in_hand and data.draw(st.booleans(), label="in work"):
+            return self.key(data.draw(st.sampled_from(self.in_hand))[0])
+        return (data.draw(ASSETS), *data.draw(STEPS))
 
-    @rule(asset=ASSETS)
-    def file_goes(self, asset):
+    @rule(data=st.data(), priority=PRIORITIES)
+    def file_changes(self, data, priority):
+        key = self._some_key(data)
+        self.run(self.queue.enqueue([Owed(*key, priority)]))
+        self._owe(key)
+
+    @rule(data=st.data())
+    def file_goes(self, data):
+        asset = self._some_key(data)[0]
         self.run(self.database.write(lambda c: self.queue.drop_in(c, asset)))
         for key in [key for key in self.version if key[0] == asset]:
             del self.version[key]
@@ -82,85 +92,68 @@ class QueueNeverLosesAFile(RuleBasedStateMachine):
             assert self.key(job) not in self.failed
             self.in_hand.append((job, self.version[self.key(job)]))
 
-    @rule()
-    def worker_is_cancelled_while_claiming(self):
-        async def cancelled():
-            claiming = asyncio.create_task(self.queue.claim(steps=EVERYTHING, limit=3, owner="c"))
-            await asyncio.sleep(0)
-            claiming.cancel()
-            await asyncio.gather(claiming, return_exceptions=True)
-            for _ in range(3):  # the claim, then its giving back
-                await self.database.write(lambda c: c.total_changes)
-                await asyncio.sleep(0)
-
-        self.run(cancelled())
-
-    def _take(self, data):
-        return self.in_hand.pop(data.draw(st.integers(0, len(self.in_hand) - 1)))
-
     @precondition(lambda self: self.in_hand)
-    @rule(data=st.data())
-    def worker_completes(self, data):
-        job, version = self._take(data)
-        outcome = self.run(self.queue.complete(job))
+    @rule(
+        data=st.data(), how=st.sampled_from(["complete", "complete", "error", "outage", "fail", "block", "give back"])
+    )
+    def worker_ends(self, data, how):
+        job, version = self.in_hand.pop(data.draw(st.integers(0, len(self.in_hand) - 1)))
         is_current = self.version.get(self.key(job)) == version
-        assert (outcome is Outcome.DONE) == is_current
-        if is_current:
+        if how == "give back":
+            self.run(self.queue.release(job))
+            return
+        match how:
+            case "complete":
+                ending, expected = self.queue.complete(job), Outcome.DONE
+            case "error":
+                ending, expected = self.queue.retry(job, "trouble"), Outcome.RETRIED
+                if job.attempts >= SETTINGS.max_attempts:
+                    expected = Outcome.FAILED
+            case "outage":
+                ending, expected = self.queue.retry(job, "down", after_s=5), Outcome.RETRIED
+            case "fail":
+                ending, expected = self.queue.fail(job, "bad file"), Outcome.FAILED
+            case _:
+                cause = data.draw(CAUSES)
+                ending, expected = self.queue.block(job, cause=cause, reason="waits"), Outcome.BLOCKED
+        assert self.run(ending) is (expected if is_current else Outcome.SUPERSEDED)
+        if is_current and expected is Outcome.DONE:
             del self.version[self.key(job)]
-
-    @precondition(lambda self: self.in_hand)
-    @rule(data=st.data(), after_s=st.none() | st.floats(0, 100))
-    def worker_retries(self, data, after_s):
-        job, version = self._take(data)
-        outcome = self.run(self.queue.retry(job, "trouble", after_s=after_s))
-        if self.version.get(self.key(job)) == version:
-            assert outcome is (Outcome.FAILED if after_s is None and job.attempts >= 3 else Outcome.RETRIED)
-        if outcome is Outcome.FAILED:
+        if is_current and expected is Outcome.FAILED:
             self.failed.add(self.key(job))
 
-    @precondition(lambda self: self.in_hand)
-    @rule(data=st.data())
-    def worker_fails(self, data):
-        job, _ = self._take(data)
-        if self.run(self.queue.fail(job, "bad file")) is Outcome.FAILED:
-            self.failed.add(self.key(job))
+    @rule(data=st.data(), what=st.sampled_from(["wake", "clock", "retry failed", "cancelled claim", "kill"]))
+    def the_world_turns(self, data, what):
+        match what:
+            case "wake":
+                self.run(self.queue.wake(data.draw(CAUSES)))
+            case "clock":
+                self.now = max(1, self.now + data.draw(st.integers(-(10**10), 10**10)))
+                self.run(self.queue._promote_all(self.now))
+            case "retry failed":
+                self.run(self.queue.retry_failed())
+                self.failed.clear()
+            case "cancelled claim":
+                self.run(self._claim_and_be_cancelled())
+            case _:
+                self.in_hand.clear()
+                self.run(self._die_and_start_again())
 
-    @precondition(lambda self: self.in_hand)
-    @rule(data=st.data(), cause=st.sampled_from(["x", "y"]))
-    def worker_blocks(self, data, cause):
-        job, _ = self._take(data)
-        self.run(self.queue.block(job, cause=cause, reason="waits"))
+    async def _claim_and_be_cancelled(self):
+        claiming = asyncio.create_task(self.queue.claim(steps=EVERYTHING, limit=3, owner="c"))
+        await asyncio.sleep(0)
+        claiming.cancel()
+        await asyncio.gather(claiming, return_exceptions=True)
+        for _ in range(3):  # the claim, then its giving back
+            await self.database.write(lambda c: c.total_changes)
+            await asyncio.sleep(0)
 
-    @precondition(lambda self: self.in_hand)
-    @rule(data=st.data())
-    def worker_gives_back(self, data):
-        job, _ = self._take(data)
-        self.run(self.queue.release(job))
-
-    @rule(cause=st.sampled_from(["x", "y"]))
-    def cause_wakes(self, cause):
-        self.run(self.queue.wake(cause))
-
-    @rule()
-    def somebody_retries_the_failed(self):
-        self.run(self.queue.retry_failed())
-        self.failed.clear()
-
-    @rule(seconds=st.integers(-10_000_000, 10_000_000))
-    def clock_jumps(self, seconds):
-        self.now = max(1, self.now + seconds * 1000)
-
-    @rule()
-    def daemon_is_killed_and_starts_again(self):
-        async def die():
-            # As a kill: nothing is drained; what was acknowledged is what a new process finds.
-            self.queue._promoting.cancel()
-            await asyncio.gather(self.queue._promoting, return_exceptions=True)
-            await self.database.close()
-            await self._open()
-
-        self.in_hand.clear()
-        self.run(die())
+    async def _die_and_start_again(self):
+        # As a kill: nothing is drained; what was acknowledged is what a new process finds (tests/faults kills for real).
+        self.queue._promoting.cancel()
+        await asyncio.gather(self.queue._promoting, return_exceptions=True)
+        await self.database.close()
+        await self._open()
 
     # -- what must hold ------------------------------------------------------------------------------------------------
 
@@ -207,8 +200,9 @@ class QueueNeverLosesAFile(RuleBasedStateMachine):
 
 TestQueueNeverLosesAFile = QueueNeverLosesAFile.TestCase
 TestQueueNeverLosesAFile.settings = settings(
-    max_examples=1000 if LONG else 60,
+    max_examples=1000 if LONG else 80,
     stateful_step_count=60 if LONG else 40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking a real database takes minutes: the run is printed
 )
