@@ -84,7 +84,7 @@ def _ranges(last: str) -> tuple[tuple[str, str], ...]:
 
 
 def _at_path(c: sqlite3.Connection, wanted: _Wanted) -> Iterable[int]:
-    """ "2019/invoice": files so named right in folders so named, however many other files have that name."""
+    """Asked "2019/invoice": files so named right in folders so named, however many others have that name."""
     _, slash, parent = wanted.whole.removesuffix(f"/{wanted.last}").rpartition("/")
     parent = parent if slash or "/" in wanted.whole else ""
     if not parent:
