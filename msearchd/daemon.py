@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -167,7 +168,22 @@ class Daemon:
         await self._server.start()
 
     async def _build_records(self, data_dir: Path) -> None:
-        self._database = await Database.open(data_dir / "msearchd.db", is_durable=self._settings.queue.is_durable)
+        file = data_dir / "msearchd.db"
+        try:
+            await self._open_records(file)
+        except errors.Misconfigured as error:
+            if error.key != "database":
+                raise
+            aside = shlex.quote(str(data_dir / "damaged"))
+            hint = (
+                # With its log beside it: a new database must not meet the old one's.
+                f"it can be made anew from your files; type: mkdir -p {aside} && mv {shlex.quote(str(file))}* {aside}"
+                " and start again; folders that are not in the settings are to be added again"
+            )
+            raise errors.Misconfigured(f"{file}: {error}", key=error.key, hint=hint) from error
+
+    async def _open_records(self, file: Path) -> None:
+        self._database = await Database.open(file, is_durable=self._settings.queue.is_durable)
         self._stack.push_async_callback(self._database.close)
         self._catalog = Catalog(self._database)
         await self._catalog.open()

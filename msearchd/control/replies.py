@@ -212,7 +212,7 @@ class FileProgress(Reply):
 
 
 class ProcessReply(Reply):
-    """How far a process request is."""
+    """How far a process request is. What is neither done nor failed is to come."""
 
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     state: Literal["queued", "running", "done", "partly_failed", "failed"]

@@ -243,7 +243,7 @@ class Processing:
             state=run_state(files, is_over=run.ended_s is not None),
             percent=min(100.0, round(percent, 1)),
             total=total,
-            done=len(ended),
+            done=len(ended) - failed,  # as the API counts: what failed is not done
             failed=failed,
             files_per_s=round(rate, 3),
             eta_s=eta_s(total - len(ended), rate),

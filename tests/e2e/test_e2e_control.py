@@ -38,6 +38,7 @@ def test_a_batch_with_one_broken_file_is_partly_failed_and_says_which_and_why(sh
     begun = shelf.daemon.api.post("/files/batch-process", {"paths": paths, "concurrency": 2})
     reply = shelf.daemon.api.get(f"/files/process-status/{begun['id']}", wait_s=60, timeout_s=90)
     assert (reply["state"], reply["total"], reply["failed"], reply["percent"]) == ("partly_failed", 8, 2, 100.0)
+    assert reply["done"] == 6
     errors = {file["path"]: file["error"] for file in reply["files"] if file["state"] == "failed"}
     assert errors.keys() == {str(bad), str(missing)}
     assert all(errors.values())
