@@ -206,7 +206,9 @@ def _queue(queue: Reply, progress: Reply) -> str:
         for state in ("ready", "running", "delayed", "blocked", "failed")
         if queue.get(state)
     ]
-    return "  ".join(part for part in (", ".join(counts) or "empty", rate(progress)) if part)
+    # The rate of what is past says nothing of an empty queue: no "about 0 s left".
+    is_at_work = queue.get("ready") or queue.get("running")
+    return "  ".join(part for part in (", ".join(counts) or "empty", rate(progress) if is_at_work else "") if part)
 
 
 def rate(progress: Reply) -> str:

@@ -99,3 +99,16 @@ def test_home_is_written_as_a_tilde_only_where_it_is_home():
     assert render.short_path("/home/anna/x", "/home/anna") == "~/x"
     assert render.short_path("/home/annabel/x", "/home/anna") == "/home/annabel/x"
     assert render.short_path("/x\x1b[2J", "/home/anna") == "/x\\x1b[2J"
+
+
+def test_an_empty_queue_has_neither_rate_nor_time_left():
+    reply = {
+        "version": "1", "state": "ready", "uptime_s": 1.0, "pid": 1, "folders": [], "watch": {"backend": "inotify", "health": "ok"},
+        "store": {"backend": "edge", "is_ok": True, "points": 0, "disk_bytes": 0},
+        "queue": {"ready": 0, "running": 0, "failed": 2}, "progress": {"files_per_s": 1.2, "eta_s": 0.0},
+    }  # fmt: skip
+    queue = next(line for line in render.status(reply, home="/h", style=PLAIN) if line.startswith("queue"))
+    assert queue == "queue    2 failed"
+    reply["queue"]["ready"] = 5
+    queue = next(line for line in render.status(reply, home="/h", style=PLAIN) if line.startswith("queue"))
+    assert "1.2 files/s" in queue
