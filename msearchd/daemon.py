@@ -35,6 +35,7 @@ from msearchd.inference.pool import Lane as PoolLane
 from msearchd.inference.pool import Pool, Role
 from msearchd.jobs.queue import JobQueue
 from msearchd.media.client import Extractors, chunking_fingerprint
+from msearchd.orchestrator.arrears import Arrears
 from msearchd.orchestrator.control import DaemonControl, Parts
 from msearchd.orchestrator.disk_watch import DiskWatch
 from msearchd.orchestrator.dispatcher import Dispatcher, Lane
@@ -214,6 +215,15 @@ class Daemon:
         self._spaces = Spaces(database=database, catalog=catalog, pool=self._pool, store=self._store)
         self._recovery = Recovery(database=database, catalog=catalog, queue=queue, store=self._store)
         outcomes, locks = Outcomes(database, catalog, queue), KeyedLocks()
+        self._arrears = Arrears(
+            database=database,
+            catalog=catalog,
+            queue=queue,
+            outcomes=outcomes,
+            spaces=self._spaces,
+            store=self._store,
+            text_models=self._text_models,
+        )
         steps = Steps(
             catalog=catalog,
             outcomes=outcomes,
@@ -383,8 +393,6 @@ class Daemon:
 
         A store that is down delays vectors alone: new files are found by words and names meanwhile.
         """
-        for model in self._text_models():  # what was missing may be there now
-            await self._queue.wake(f"model:{model}")
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._recover(), name="recovery")
@@ -397,10 +405,12 @@ class Daemon:
                         await self._spaces.settle()
 
     async def _recover(self) -> None:
-        """Make catalog and store agree, once; then the lanes that write points open."""
+        """Make catalog and store agree, once; then the lanes that write points open, and what else is owed is found."""
         if not self._recovered.is_set():
+            await self._until_it_works("arrears", self._arrears.settle)
             await self._until_it_works("recovery", self._recovery.at_start)
             self._recovered.set()
+            await self._until_it_works("arrears", self._arrears.embed)
 
     async def _tell(self, job: Job, error: errors.MsearchError) -> None:
         """An event for whoever listens: which file did not go well, and why."""

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 from array import array
 from collections import Counter
-from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from msearchd import errors
 from msearchd.aio.sqlite import Database
@@ -19,11 +19,14 @@ from msearchd.domain.media import Extraction, Identified, Modality, Segment, Seg
 from msearchd.domain.space import ModelKey, Space, SpaceName, Vectors
 from msearchd.jobs.queue import JobQueue
 from msearchd.media.client import ChangedWhileReading
+from msearchd.orchestrator.arrears import Arrears
 from msearchd.orchestrator.embed import EmbedStep
+from msearchd.orchestrator.folders import FolderList
 from msearchd.orchestrator.intake import Intake
 from msearchd.orchestrator.keyed_locks import KeyedLocks
 from msearchd.orchestrator.outcomes import Outcomes
 from msearchd.orchestrator.recovery import Recovery
+from msearchd.orchestrator.reset import Reset
 from msearchd.orchestrator.runner import Runner
 from msearchd.orchestrator.spaces import Spaces
 from msearchd.orchestrator.steps import Steps
@@ -130,6 +133,7 @@ class Store:
         self.points = {}
         self.error = None
         self.during_contents = None
+        self.before_delete = None
 
     def _check(self):
         if self.error is not None:
@@ -151,6 +155,9 @@ class Store:
 
     async def delete_contents(self, space, contents):
         self._check()
+        if (hook := self.before_delete) is not None:
+            self.before_delete = None
+            await hook()
         self.points[space] = {k: p for k, p in self.points[space].items() if p.content not in set(contents)}
 
     async def count(self, space):
@@ -180,9 +187,20 @@ class Store:
 
 
 def _with_dirs(payload, dirs):
-    from dataclasses import replace
-
     return replace(payload, dirs=tuple(dirs))
+
+
+class NoWatcher:
+    """Roots that are added to it, and nothing else."""
+
+    def __init__(self):
+        self.roots = {}
+
+    async def add_root(self, root):
+        self.roots[root.id] = root
+
+    async def remove_root(self, root_id):
+        self.roots.pop(root_id, None)
 
 
 class OrchestratorWorld:
@@ -194,7 +212,6 @@ class OrchestratorWorld:
         self.readers = Readers(self.disk)
         self.text_models = (MINILM,)
         self.scans_asked = []
-        self._stack = AsyncExitStack()
 
     async def open(self):
         self.database = await Database.open(self.folder / "msearchd.db")
@@ -208,6 +225,10 @@ class OrchestratorWorld:
         locks = KeyedLocks()
         self.spaces = Spaces(database=self.database, catalog=self.catalog, pool=self.models, store=self.store)
         self.recovery = Recovery(database=self.database, catalog=self.catalog, queue=self.queue, store=self.store)
+        self.arrears = Arrears(
+            database=self.database, catalog=self.catalog, queue=self.queue, outcomes=self.outcomes,
+            spaces=self.spaces, store=self.store, text_models=lambda: self.text_models,
+        )  # fmt: skip
         self.steps = Steps(
             catalog=self.catalog, outcomes=self.outcomes, extractors=self.readers, slow_extractors=self.readers,
             store=self.store, settings=ExtractSettings(), text_models=lambda: self.text_models, content_locks=locks,
@@ -224,7 +245,10 @@ class OrchestratorWorld:
              Step.RELOCATE: steps.relocate},
             tell=_nobody_listens,
         )  # fmt: skip
-        self.root = await self.database.write(lambda c: self.catalog.add_root_in(c, ROOT_PATH))
+        if not await self.catalog.roots():
+            await self.database.write(lambda c: self.catalog.add_root_in(c, ROOT_PATH))
+        [root] = await self.catalog.roots()
+        self.root = root.id
         return self
 
     async def close(self):
@@ -235,6 +259,19 @@ class OrchestratorWorld:
         """As after a kill: what was running is given back, nothing else is known but the file and the points."""
         await self.close()
         return await self.open()
+
+    def folders(self):
+        return FolderList(
+            database=self.database, catalog=self.catalog, queue=self.queue, watcher=NoWatcher(),
+            data_dir=self.folder, from_settings=[],
+        )  # fmt: skip
+
+    async def reset(self, what):
+        reset = Reset(
+            database=self.database, catalog=self.catalog, queue=self.queue, store=self.store, spaces=self.spaces,
+            folders=self.folders(),
+        )  # fmt: skip
+        return await reset.run(what)
 
     # -- the watcher's part ---------------------------------------------------------------------------------------------
 

@@ -84,6 +84,11 @@ class JobMoves:
         c.execute(SQL["forget_waiting"], arguments)
         c.execute(SQL["forget_running"], arguments)
 
+    def drop_targets_in(self, c: sqlite3.Connection, step: Step, *, keep: Collection[str], limit: int) -> list[AssetId]:
+        """Forget at most *limit* jobs of *step* for other targets than *keep* that are not in work; say whose they were."""
+        arguments = {"step": step.value, "keep": json.dumps(list(keep)), "limit": limit}
+        return [AssetId(row[0]) for row in c.execute(SQL["forget_targets"], arguments).fetchall()]
+
     def clear_in(self, c: sqlite3.Connection) -> None:
         """Forget everything that is owed, and the history (a reset). Pauses stay; what runs is forgotten at its end."""
         c.execute(SQL["forget_all_waiting"])
@@ -203,6 +208,11 @@ class JobMoves:
     def open_states_in(self, c: sqlite3.Connection, asset: AssetId) -> dict[JobState, int]:
         """How many of the asset's jobs are in each state; empty if nothing is owed."""
         return {JobState(state): count for state, count in c.execute(SQL["open_states"], {"asset": asset})}
+
+    def open_jobs_in(self, c: sqlite3.Connection, asset: AssetId) -> list[tuple[Step, str, JobState]]:
+        """(step, target, state) of what is owed for an asset."""
+        rows = c.execute(SQL["open_jobs"], {"asset": asset})
+        return [(Step(step), target, JobState(state)) for step, target, state in rows]
 
     def open_reason_in(self, c: sqlite3.Connection, asset: AssetId) -> str:
         """The error that best says why the asset is not done: of a failed job, else a blocked, else a delayed one."""

@@ -112,6 +112,10 @@ class Outcomes:
         await self._database.write(write)
         self._queue.notify()
 
+    def settle_in(self, c: sqlite3.Connection, asset: AssetId) -> None:
+        """The state of *asset* follows from its open jobs; where none moved just now."""
+        self._settle_state_in(c, asset)
+
     async def blocked(self, job: Job, *, cause: str, reason: str) -> None:
         """Block *job* until *cause* is gone."""
 

@@ -99,7 +99,7 @@ class Recovery:
 
     async def _is_live(self, space: SpaceName, uuid: UUID) -> bool:
         content = await self._catalog.content_by_uuid(uuid)
-        return content is not None and space in content.live_spaces
+        return content is not None and space in content.placed_spaces
 
     async def _in_work(self, space: SpaceName) -> set[UUID]:
         found = set()
@@ -118,8 +118,8 @@ class Recovery:
 
     def _owe_in(self, c: sqlite3.Connection, space: Space, content: ContentRow) -> None:
         self._catalog.not_live_in(c, space.name, content.id)
-        asset = self._catalog.any_asset_of_in(c, content.id)
-        if asset is not None:
+        # Every file that shows it: one that went took what is owed with it, and left its copies without.
+        for asset in self._catalog.assets_of_in(c, content.id):
             self._queue.enqueue_in(c, [Owed(asset, Step.EMBED, str(space.model), Priority.NORMAL)])
             self._catalog.set_state_in(c, asset, AssetState.PENDING)
 
@@ -156,13 +156,22 @@ class Recovery:
             self._catalog.not_live_in(c, space, row.id)
 
     async def finish_sweeps(self) -> int:
-        """Delete the points of contents that were forgotten; return how many contents."""
-        by_space: dict[SpaceName, list[UUID]] = {}
-        for space, uuid in await self._catalog.open_sweeps():
-            by_space.setdefault(space, []).append(uuid)
-        for space, uuids in by_space.items():
-            for start in range(0, len(uuids), _DELETE_GROUP):
-                await self._store.delete_contents(space, uuids[start : start + _DELETE_GROUP])
-            await self._store.flush()
-            await self._database.write(lambda c, name=space, gone=uuids: self._catalog.settle_sweeps_in(c, name, gone))  # type: ignore[misc]
-        return sum(map(len, by_space.values()))
+        """Delete the points of contents that were forgotten; return how many contents.
+
+        A file with the same bytes may come meanwhile: what is put for it is not swept, what was swept is put again.
+        """
+        total = 0
+        for space in await self._catalog.spaces():
+            # Asked for again before each group: an intent to put replaces that to sweep, and the store keeps the order.
+            while uuids := await self._sweeps_of(space.name):
+                await self._store.delete_contents(space.name, uuids)
+                await self._owe_again(space, [uuid for uuid in uuids if await self._is_live(space.name, uuid)])
+                await self._store.flush()
+                await self._database.write(
+                    lambda c, name=space.name, gone=uuids: self._catalog.settle_sweeps_in(c, name, gone)  # type: ignore[misc]
+                )
+                total += len(uuids)
+        return total
+
+    async def _sweeps_of(self, space: SpaceName) -> list[UUID]:
+        return [uuid for name, uuid in await self._catalog.open_sweeps() if name == space][:_DELETE_GROUP]

@@ -23,6 +23,11 @@ WHERE asset = :asset AND state = 'running' AND is_dropped = 0 AND step NOT IN (S
 -- is_removal_owed --  One row if the asset is to be removed.
 SELECT 1 FROM job WHERE asset = ?1 AND step = 'remove';
 
+-- forget_targets --  Delete some jobs of a step for targets that are not kept.
+DELETE FROM job WHERE id IN (
+  SELECT id FROM job WHERE step = :step AND state <> 'running' AND target NOT IN (SELECT value FROM json_each(:keep)) LIMIT :limit
+) RETURNING asset;
+
 -- forget_all_waiting --  Delete every job that is not in work.
 DELETE FROM job WHERE state <> 'running';
 
@@ -128,6 +133,9 @@ WHERE state = 'running';
 
 -- open_states --  The states of what is owed for an asset.
 SELECT state, count(*) FROM job WHERE asset = :asset AND is_dropped = 0 GROUP BY state;
+
+-- open_jobs --  What is owed for an asset.
+SELECT step, target, state FROM job WHERE asset = :asset AND is_dropped = 0;
 
 -- open_reason --  Why an asset is not done: a failure first, then a block, then a delay.
 SELECT error FROM job WHERE asset = :asset AND is_dropped = 0 AND error <> ''

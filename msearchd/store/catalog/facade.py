@@ -69,6 +69,10 @@ class Catalog(CatalogSearch):
         """Watched folders."""
         return await self._database.read(paths.roots)
 
+    async def removed_roots(self) -> list[RootId]:
+        """Folders that were watched once; their rows go with the grace period."""
+        return await self._database.read(lambda c: [RootId(row[0]) for row in c.execute(paths.SQL["removed_roots"])])
+
     # -- tree ---------------------------------------------------------------------------------------------------------
 
     def see_file_in(self, c: sqlite3.Connection, root: RootId, path: bytes, fingerprint: StatFingerprint) -> AssetId:
@@ -192,6 +196,11 @@ class Catalog(CatalogSearch):
         row = c.execute(paths.SQL["state_of_asset"], (asset,)).fetchone()
         return None if row is None else AssetState(row[0])
 
+    async def pending_assets(self, after: AssetId, *, limit: int) -> list[AssetId]:
+        """Visible files that are pending, after *after*, by id."""
+        query = paths.SQL["pending_assets"]
+        return await self._database.read(lambda c: [AssetId(row[0]) for row in c.execute(query, (after, limit))])
+
     async def counts(self) -> dict[RootId, dict[AssetState, int]]:
         """Visible files of every watched root by state; they add up."""
         return await self._database.read(known.counts)
@@ -228,10 +237,18 @@ class Catalog(CatalogSearch):
         """What a file holds; None before it is identified."""
         return await self._database.read(lambda c: contents.of_asset(c, asset))
 
-    def any_asset_of_in(self, c: sqlite3.Connection, content: ContentId) -> AssetId | None:
-        """A visible file with this content; None if there is none."""
-        row = c.execute(segments.SQL["assets_of_content"], (content, 1)).fetchone()
-        return None if row is None else AssetId(row[0])
+    def assets_of_in(self, c: sqlite3.Connection, content: ContentId) -> list[AssetId]:
+        """Every visible file with this content."""
+        return [AssetId(row[0]) for row in c.execute(segments.SQL["assets_of_content"], (content, -1))]
+
+    async def has_text(self) -> bool:
+        """True once any content was read."""
+        return await self._database.read(lambda c: c.execute(segments.SQL["has_text"]).fetchone() is not None)
+
+    async def contents_lacking(self, space: SpaceName, after: ContentId, *, limit: int) -> list[ContentId]:
+        """Contents that a file shows and that have text, but are not live in *space* as they are now; by id."""
+        query, arguments = segments.SQL["contents_lacking"], (space, after, limit)
+        return await self._database.read(lambda c: [ContentId(row[0]) for row in c.execute(query, arguments)])
 
     async def segments(self, content: ContentId) -> list[Segment]:
         """All segments of a content, by kind and place."""
@@ -346,7 +363,7 @@ class Catalog(CatalogSearch):
         reset.reset(c, what)
 
     def all_assets_in(self, c: sqlite3.Connection) -> Iterator[AssetId]:
-        """Every visible file, read as they are asked for."""
+        """Every visible file whose bytes are not left alone, read as they are asked for."""
         return reset.visible_assets(c)
 
     async def segments_of(self, places: Sequence[tuple[ContentId, SegmentKind, int]]) -> list[Segment | None]:

@@ -72,6 +72,14 @@ SELECT DISTINCT dir FROM asset WHERE content = ?1 AND gone_ms IS NULL;
 -- assets_of_content --  Visible files with this content.
 SELECT id FROM asset WHERE content = ?1 AND gone_ms IS NULL ORDER BY id LIMIT ?2;
 
+-- contents_lacking --  Contents with text and a visible file that a space does not hold as they are now.
+SELECT id FROM content WHERE id > ?2 AND visible > 0 AND segments > 0 AND extracted_ms IS NOT NULL AND NOT EXISTS (
+    SELECT 1 FROM content_space WHERE content = content.id AND space = ?1 AND is_complete = 1
+) ORDER BY id LIMIT ?3;
+
+-- has_text --  One row if any content was read.
+SELECT 1 FROM total WHERE name = 'segments' AND n > 0;
+
 -- put_space --  A vector space.
 INSERT INTO space (name, model, fingerprint, dim, distance, multi, modality, made_ms)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (name) DO NOTHING;

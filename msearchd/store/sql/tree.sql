@@ -10,6 +10,9 @@ SELECT id, path, state, reason FROM root WHERE removed_ms IS NULL ORDER BY id;
 -- remove_root --  Watch it no longer: everything in it is out of every search at once.
 UPDATE root SET removed_ms = ?2 WHERE id = ?1 AND removed_ms IS NULL;
 
+-- removed_roots --  Folders watched no longer.
+SELECT id FROM root WHERE removed_ms IS NOT NULL;
+
 -- set_root_state --  Online or offline, with the reason.
 UPDATE root SET state = ?2, reason = ?3 WHERE id = ?1;
 
@@ -118,6 +121,9 @@ UPDATE asset SET content = NULL WHERE id = ?1;
 
 -- set_state --  Where it stands.
 UPDATE asset SET state = ?2, reason = ?3 WHERE id = ?1 AND (state <> ?2 OR reason <> ?3);
+
+-- pending_assets --  Visible files that are pending, by id.
+SELECT id FROM asset WHERE id > ?1 AND state = 'pending' AND gone_ms IS NULL ORDER BY id LIMIT ?2;
 
 -- state_of_asset --  Where it stands.
 SELECT state FROM asset WHERE id = ?1;
