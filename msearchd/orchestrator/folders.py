@@ -44,10 +44,13 @@ class FolderList:
         self._queue = queue
         self._watcher = watcher
         self._data_dir = os.fsencode(data_dir)
+        self._changing = asyncio.Lock()  # a folder added while it is removed would lose what was just seen
         self._from_settings = [os.fsencode(path) for path in from_settings]
 
     async def start(self) -> None:
         """Watch what is configured and what was added before. A configured folder that is missing is offline, no error."""
+        for root_id in await self._catalog.removed_roots():  # killed while it was removed
+            await self._hide(root_id)
         for path in self._from_settings:
             await self._database.write(lambda c, p=path: self._catalog.add_root_in(c, p))  # type: ignore[misc]
         for root in await self._catalog.roots():
@@ -56,9 +59,10 @@ class FolderList:
     async def add(self, path: bytes) -> Root:
         """Watch *path*. NotFound, or BadRequest with the reason."""
         real = await asyncio.to_thread(self._checked, path)
-        root_id = await self._database.write(lambda c: self._catalog.add_root_in(c, real))
-        root = await self._root(root_id)
-        await self._watcher.add_root(root)
+        async with self._changing:
+            root_id = await self._database.write(lambda c: self._catalog.add_root_in(c, real))
+            root = await self._root(root_id)
+            await self._watcher.add_root(root)
         log.info("folder added", path=os.fsdecode(real))
         return root
 
@@ -86,20 +90,24 @@ class FolderList:
     async def remove(self, path: bytes) -> None:
         """Watch *path* no more, forget its files. NotFound if it is not watched."""
         wanted = {path.rstrip(b"/") or b"/", await asyncio.to_thread(os.path.realpath, path)}
-        root = next((r for r in await self._catalog.roots() if r.path in wanted), None)
-        if root is None:
-            message = f"{os.fsdecode(path)} is not a watched folder"
-            raise errors.NotFound(message, hint="see them with: msearch list")
-        await self._watcher.remove_root(root.id)
-        await self._database.write(lambda c: self._catalog.remove_root_in(c, root.id))
-        while await self._database.write(lambda c: self._hide_in(c, root.id)):
-            pass
+        async with self._changing:
+            root = next((r for r in await self._catalog.roots() if r.path in wanted), None)
+            if root is None:
+                message = f"{os.fsdecode(path)} is not a watched folder"
+                raise errors.NotFound(message, hint="see them with: msearch list")
+            await self._watcher.remove_root(root.id)
+            await self._database.write(lambda c: self._catalog.remove_root_in(c, root.id))
+            await self._hide(root.id)
         log.info("folder removed", path=os.fsdecode(root.path))
 
     async def leave_all(self) -> None:
         """Before a reset: the watcher lets go of every root, so that no change of a forgotten one arrives. `start` after it."""
         for root in await self._catalog.roots():
             await self._watcher.remove_root(root.id)
+
+    async def _hide(self, root: RootId) -> None:
+        while await self._database.write(lambda c: self._hide_in(c, root)):
+            pass
 
     def _hide_in(self, c: sqlite3.Connection, root: RootId) -> int:
         gone = self._catalog.hide_tree_in(c, root, b"", limit=_HIDE_GROUP)

@@ -74,7 +74,7 @@ class Steps:
                 self._catalog.extracted_in(c, content.id, extraction)
                 content = self._catalog.content_in(c, content.id)
             owed = self._next(job, content, identified)
-            if content.live_spaces:
+            if content.placed_spaces:
                 # Known bytes at a new place: its points must learn this folder too.
                 owed.append(Owed(job.asset, Step.RELOCATE, priority=job.priority))
             return owed
@@ -99,8 +99,10 @@ class Steps:
         content = await self._catalog.content_of(job.asset)
         if content is not None:
             async with self._locks.hold(content.content_hash):
+                # Read again: who held the lock may have put the points, with the folders of before.
+                content = await self._catalog.content(content.id) or content
                 dirs = await self._catalog.dirs_of(content.id)
-                for space in content.live_spaces:
+                for space in content.placed_spaces:
                     await self._store.set_dirs(space, content.uuid, dirs)
         await self._outcomes.done(job)
 

@@ -1,13 +1,14 @@
 """Changes that meet work in hand: no file is lost, no text stands under another's bytes, every state is true."""
 
+import asyncio
 import dataclasses
 
 import pytest
-from orchestrator_world import OrchestratorWorld
+from orchestrator_world import MINILM, OrchestratorWorld
 
-from msearchd.domain.asset import AssetState
-from msearchd.domain.job import JobState, Step
-from msearchd.watch.changes import FileGone, FileLeft
+from msearchd.domain.asset import AssetState, StatFingerprint
+from msearchd.domain.job import Step
+from msearchd.watch.changes import FileGone, FileLeft, FileMoved
 
 
 @pytest.fixture
@@ -110,9 +111,73 @@ async def test_points_learn_a_folder_that_came_while_they_were_made(world):
     assert await world.state(b"two/b.txt") is AssetState.INDEXED
 
 
-async def test_the_state_of_a_file_that_killed_its_worker_too_often_is_told(world):
+def left_alone(world, name):
+    return FileLeft(world.root, name, StatFingerprint(10**9, 10**18, 10**18, 0), "it is a placeholder of a cloud drive")
+
+
+async def test_a_reset_reads_no_file_that_the_watcher_leaves_alone(world):
     await world.save(b"a.txt", "words")
-    for _ in range(3):
-        assert [job.step for job in await world.claim()] == [Step.IDENTIFY]
-        await world.restarted()
-    assert await world.open_jobs(b"a.txt") == [(Step.IDENTIFY, JobState.FAILED)]
+    await world.settle()
+    await world.intake.apply([left_alone(world, b"cloud.txt")])
+    await world.reset("index")
+    await world.settle()
+    row = await world.catalog.asset_by_path(world.path(b"cloud.txt"))
+    assert (row.state, row.reason) == (AssetState.SKIPPED, "it is a placeholder of a cloud drive")
+    assert world.readers.reads["identify", world.path(b"cloud.txt")] == 0
+    assert await world.state(b"a.txt") is AssetState.INDEXED
+    assert world.readers.reads["identify", world.path(b"a.txt")] == 2
+
+
+async def test_a_move_while_equal_bytes_are_in_work_reaches_the_points(world):
+    """The moved file's own step waits for the lock of its content; what it read before that is out of date."""
+    await world.save(b"one/a.txt", "same words")
+    await world.save(b"one/b.txt", "same words")
+    await world.settle(Step.IDENTIFY, Step.EXTRACT)
+    content = await world.content_of(b"one/b.txt")
+    relocating = None
+
+    async def b_moves():
+        nonlocal relocating
+        stat = world.disk.files[world.path(b"one/b.txt")][1]
+        await world.intake.apply([FileMoved(world.root, b"one/b.txt", world.root, b"two/b.txt", stat)])
+        [job] = await world.claim(Step.RELOCATE)
+        relocating = asyncio.create_task(world.run(job))
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+
+    world.models.during = b_moves
+    [job, *_] = await world.queue.claim(steps=[(Step.EMBED, MINILM)], limit=1, owner="test")
+    await world.run(job)
+    await relocating
+    [space] = (await world.content_of(b"one/a.txt")).live_spaces
+    wanted = await world.catalog.dirs_of(content.id)
+    assert {payload.dirs for payload in world.points_of(space, content)} == {wanted}
+
+
+async def test_bytes_that_come_back_while_their_points_are_swept_keep_them(world):
+    await world.save(b"a.txt", "words")
+    await world.settle()
+    content = await world.content_of(b"a.txt")
+    [space] = content.live_spaces
+    await world.intake.apply([FileGone(world.root, b"a.txt")])
+    await world.database.write(lambda c: world.catalog.forget_content_in(c, content.id))
+
+    async def comes_back():
+        await world.save(b"b.txt", "words")
+        await world.settle()
+
+    world.store.before_delete = comes_back
+    assert await world.recovery.finish_sweeps() == 1
+    await world.settle()
+    assert (await world.content_of(b"b.txt")).live_spaces == {space}
+    assert len(world.points_of(space, content)) == 1
+
+
+async def test_a_folder_that_was_removed_and_added_again_is_read_anew(world):
+    """Killed between the two halves of a removal: the folder was out of sight, its files were not yet."""
+    await world.save(b"a.txt", "words")
+    await world.database.write(lambda c: world.catalog.remove_root_in(c, world.root))
+    await world.settle()  # its jobs end: it is in no watched folder
+    await world.folders().start()
+    await world.database.write(lambda c: world.catalog.add_root_in(c, b"/home/u"))
+    assert await world.catalog.files(world.root, b"") == {}

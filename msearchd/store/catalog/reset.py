@@ -12,7 +12,8 @@ ResetType = Literal["index", "database", "all"]
 
 #: In an order that foreign keys allow. Triggers keep the counters, so they end at zero by themselves.
 _INDEX: Final = (
-    "UPDATE asset SET content = NULL, state = 'pending', reason = ''",
+    # Inode 0: the watcher leaves the file alone (a placeholder, too large), and a reset is no reason to read it.
+    "UPDATE asset SET content = NULL, state = 'pending', reason = '' WHERE inode <> 0",
     "DELETE FROM content_space",
     "DELETE FROM intent",
     "DELETE FROM space",
@@ -43,5 +44,5 @@ def reset(c: sqlite3.Connection, what: ResetType) -> None:
 
 
 def visible_assets(c: sqlite3.Connection) -> Iterator[AssetId]:
-    """Every file that is not gone, in no order."""
-    return (AssetId(id_) for (id_,) in c.execute("SELECT id FROM asset WHERE gone_ms IS NULL"))
+    """Every file that is neither gone nor left alone, in no order."""
+    return (AssetId(id_) for (id_,) in c.execute("SELECT id FROM asset WHERE gone_ms IS NULL AND inode <> 0"))
