@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from msearchd.aio.sqlite import Database
-from msearchd.domain.asset import AssetState, RootState
+from msearchd.domain.asset import AssetState, RootId, RootState, StatFingerprint
 from msearchd.domain.job import Owed, Priority, Step
 from msearchd.jobs.queue import JobQueue
 from msearchd.store.catalog import Catalog
@@ -74,14 +74,8 @@ class Intake:
     def _apply_one(self, c: sqlite3.Connection, change: changes.Change) -> list[Owed]:
         match change:
             case changes.FileSeen():
-                asset = self._catalog.see_file_in(c, change.root, change.path, change.fingerprint)
-                if self._queue.open_states_in(c, asset):
-                    # Steps of the bytes before: they would read the new ones, whose fingerprint the file has now, and
-                    # keep them under the old content's name. IDENTIFY plans again what is owed.
-                    self._queue.drop_in(c, asset, keep=_OUTLIVE_BYTES)
-                self._catalog.set_state_in(c, asset, AssetState.PENDING)
                 priority = Priority.LIVE if change.is_live else Priority.BACKFILL
-                return [Owed(asset, Step.IDENTIFY, priority=priority)]
+                return self._see_file(c, change.root, change.path, change.fingerprint, priority)
             case changes.FileTouched():
                 return self._touch_file(c, change)
             case changes.FileLeft():
@@ -111,6 +105,17 @@ class Intake:
                 raise TypeError(message)
         return []
 
+    def _see_file(
+        self, c: sqlite3.Connection, root: RootId, path: bytes, fingerprint: StatFingerprint, priority: Priority
+    ) -> list[Owed]:
+        asset = self._catalog.see_file_in(c, root, path, fingerprint)
+        if self._queue.open_states_in(c, asset):
+            # Steps of the bytes before: they would read the new ones, whose fingerprint the file has now, and keep them
+            # under the old content's name. IDENTIFY plans again what is owed.
+            self._queue.drop_in(c, asset, keep=_OUTLIVE_BYTES)
+        self._catalog.set_state_in(c, asset, AssetState.PENDING)
+        return [Owed(asset, Step.IDENTIFY, priority=priority)]
+
     def _touch_file(self, c: sqlite3.Connection, change: changes.FileTouched) -> list[Owed]:
         asset = self._catalog.touch_file_in(c, change.root, change.path, change.fingerprint)
         if asset is None or self._catalog.state_in(c, asset) is not AssetState.FAILED:
@@ -122,9 +127,7 @@ class Intake:
     def _move_file(self, c: sqlite3.Connection, change: changes.FileMoved) -> list[Owed]:
         asset = self._catalog.move_file_in(c, change.root, change.old, change.new_root, change.new, change.fingerprint)
         if asset is None:  # we never knew it under its old name: it is new
-            asset = self._catalog.see_file_in(c, change.new_root, change.new, change.fingerprint)
-            self._catalog.set_state_in(c, asset, AssetState.PENDING)
-            return [Owed(asset, Step.IDENTIFY, priority=Priority.LIVE)]
+            return self._see_file(c, change.new_root, change.new, change.fingerprint, Priority.LIVE)
         return [Owed(asset, Step.RELOCATE, priority=Priority.LIVE)]
 
     async def _apply_large(self, change: changes.Change) -> None:

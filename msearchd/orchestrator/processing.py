@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import sqlite3
 import stat
 import time
 from collections import OrderedDict
@@ -190,12 +191,14 @@ class Processing:
             log.info("watcher not in step, going on with what is known", reason=error.sentence())
 
     async def _owe(self, assets: Iterable[AssetId]) -> None:
-        owed = tuple(Owed(asset, Step.IDENTIFY, priority=Priority.INTERACTIVE) for asset in assets)
+        wanted = tuple(assets)
 
-        def write(c: object) -> None:
-            self._queue.enqueue_in(c, owed)  # type: ignore[arg-type]
-            for item in owed:
-                self._catalog.set_state_in(c, item.asset, AssetState.PENDING)  # type: ignore[arg-type]
+        def write(c: sqlite3.Connection) -> None:
+            for asset in wanted:
+                if self._catalog.is_left_in(c, asset):  # too large, a placeholder: asking is no reason to read it
+                    continue
+                self._queue.enqueue_in(c, [Owed(asset, Step.IDENTIFY, priority=Priority.INTERACTIVE)])
+                self._catalog.set_state_in(c, asset, AssetState.PENDING)
 
         await self._database.write(write)
         self._queue.notify()

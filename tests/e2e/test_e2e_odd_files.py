@@ -9,6 +9,8 @@ import media_corpus
 import pytest
 from daemon_harness import daemon_home
 
+from msearchd.cli.connection import path_argument
+
 
 @pytest.fixture(scope="module")
 def daemon():
@@ -204,3 +206,27 @@ def test_a_file_that_becomes_a_folder_and_back_is_what_it_is(daemon, folder):
     path.write_text("as a file again: curlew")
     daemon.sync()
     assert daemon.found_by_words("curlew") == {path}
+
+
+def test_asking_for_it_or_a_reset_reads_no_file_above_the_limit():
+    with daemon_home({"inference": {"text_model": ""}, "watch": {"max_file_bytes": 1000}}) as daemon:
+        daemon.start()
+        path = daemon.files / "large.txt"
+        path.write_text("walrus " * 1000)
+        daemon.add(daemon.files)
+        daemon.sync()
+        asks = [
+            lambda: daemon.api.post(
+                "/files/process", {"paths": [path_argument(str(path))], "wait_s": 30}, timeout_s=60
+            ),
+            lambda: daemon.api.post(
+                "/files/process", {"paths": [path_argument(str(path.parent))], "wait_s": 30}, timeout_s=60
+            ),
+            lambda: daemon.api.post("/system/reset", {"reset_type": "index", "confirm": True}),
+        ]
+        for ask in asks:
+            ask()
+            daemon.sync()
+            assert daemon.explain(path)["verdict"] == "skipped"
+            assert daemon.found_by_words("walrus") == set()
+        daemon.stop()

@@ -30,6 +30,17 @@ async def test_text_of_new_bytes_is_never_kept_under_the_name_of_the_old(world):
     assert await world.state(b"a.txt") is AssetState.INDEXED
 
 
+async def test_nor_where_the_new_bytes_came_by_a_move_from_a_place_that_is_not_known(world):
+    await world.save(b"a.txt", "old words")
+    await world.save(b"copy.txt", "old words")
+    await world.settle(Step.IDENTIFY)
+    stat = world.disk.write(world.path(b"a.txt"), b"new words")
+    await world.intake.apply([FileMoved(world.root, b"unknown.txt", world.root, b"a.txt", stat)])
+    await world.settle(Step.EXTRACT)
+    await world.settle()
+    assert (await world.texts(b"copy.txt"), await world.texts(b"a.txt")) == (["old words"], ["new words"])
+
+
 async def test_a_file_left_alone_while_it_is_identified_stays_left_alone(world):
     await world.save(b"a.txt", "grows beyond the limit")
     left = FileLeft(world.root, b"a.txt", dataclasses.replace(world.disk.write(b"x", b""), inode=0), "it is too large")

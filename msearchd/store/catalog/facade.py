@@ -196,6 +196,10 @@ class Catalog(CatalogSearch):
         row = c.execute(paths.SQL["state_of_asset"], (asset,)).fetchone()
         return None if row is None else AssetState(row[0])
 
+    def is_left_in(self, c: sqlite3.Connection, asset: AssetId) -> bool:
+        """True for a file that the watcher leaves alone; it says so by inode 0."""
+        return c.execute(paths.SQL["is_left"], (asset,)).fetchone() is not None
+
     async def pending_assets(self, after: AssetId, *, limit: int) -> list[AssetId]:
         """Visible files that are pending, after *after*, by id."""
         query = paths.SQL["pending_assets"]

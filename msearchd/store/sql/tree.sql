@@ -122,6 +122,9 @@ UPDATE asset SET content = NULL WHERE id = ?1;
 -- set_state --  Where it stands.
 UPDATE asset SET state = ?2, reason = ?3 WHERE id = ?1 AND (state <> ?2 OR reason <> ?3);
 
+-- is_left --  One row if a file is left alone.
+SELECT 1 FROM asset WHERE id = ?1 AND inode = 0;
+
 -- pending_assets --  Visible files that are pending, by id.
 SELECT id FROM asset WHERE id > ?1 AND state = 'pending' AND gone_ms IS NULL ORDER BY id LIMIT ?2;
 
