@@ -209,6 +209,10 @@ class JobMoves:
         """How many of the asset's jobs are in each state; empty if nothing is owed."""
         return {JobState(state): count for state, count in c.execute(SQL["open_states"], {"asset": asset})}
 
+    def has_delayed_in(self, c: sqlite3.Connection) -> bool:
+        """True if any job waits for its time."""
+        return c.execute(SQL["next_due"]).fetchone()[0] is not None
+
     def open_jobs_in(self, c: sqlite3.Connection, asset: AssetId) -> list[tuple[Step, str, JobState]]:
         """(step, target, state) of what is owed for an asset."""
         rows = c.execute(SQL["open_jobs"], {"asset": asset})

@@ -7,14 +7,14 @@ Never reads a file.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import structlog
 
 from msearchd.aio.sqlite import Database
-from msearchd.domain.asset import AssetState, RootId, RootState, StatFingerprint
-from msearchd.domain.job import Owed, Priority, Step
+from msearchd.domain.asset import AssetId, AssetState, RootId, RootState, StatFingerprint
+from msearchd.domain.job import JobState, Owed, Priority, Step
 from msearchd.jobs.queue import JobQueue
 from msearchd.store.catalog import Catalog
 from msearchd.watch import changes
@@ -128,7 +128,15 @@ class Intake:
         asset = self._catalog.move_file_in(c, change.root, change.old, change.new_root, change.new, change.fingerprint)
         if asset is None:  # we never knew it under its old name: it is new
             return self._see_file(c, change.new_root, change.new, change.fingerprint, Priority.LIVE)
-        return [Owed(asset, Step.RELOCATE, priority=Priority.LIVE)]
+        return [Owed(asset, Step.RELOCATE, priority=Priority.LIVE), *self._not_found_before(c, [asset])]
+
+    def _not_found_before(self, c: sqlite3.Connection, moved: Iterable[AssetId]) -> list[Owed]:
+        """What may be delayed because its file was not at the old place: it is at the new one, nothing is to be waited for."""
+        return [
+            Owed(asset, Step.IDENTIFY, priority=Priority.LIVE)
+            for asset in moved
+            if JobState.DELAYED in self._queue.open_states_in(c, asset)
+        ]
 
     async def _apply_large(self, change: changes.Change) -> None:
         match change:
@@ -158,10 +166,15 @@ class Intake:
         # list of the old place and a search by folder would miss them. 100k rows take about a second.
         def move(c: sqlite3.Connection) -> None:
             moved = self._catalog.move_tree_in(c, change.root, change.old, change.new_root, change.new)
-            if moved is not None and not moved.is_rename:
+            if moved is None:
+                return
+            if not moved.is_rename:
                 self._queue.enqueue_in(
                     c, (Owed(asset, Step.RELOCATE) for asset in self._catalog.assets_below_in(c, moved.dir_id))
                 )
+            if self._queue.has_delayed_in(c):
+                below = self._catalog.assets_below_in(c, moved.dir_id)
+                self._queue.enqueue_in(c, self._not_found_before(c, below))
 
         await self._database.write(move)
         self._queue.notify()

@@ -88,7 +88,8 @@ class Runner:
             reason=error.sentence(),
         )
         await self._record(job, error)
-        await self._tell(job, error)
+        with contextlib.suppress(errors.RetryLater):  # it is written down; an event is an extra, and no lane's end
+            await self._tell(job, error)
 
     async def _record(self, job: Job, error: errors.MsearchError) -> None:
         """Write it down, however long that takes: while nothing can be written, this lane claims nothing more."""

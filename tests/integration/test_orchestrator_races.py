@@ -6,9 +6,11 @@ import dataclasses
 import pytest
 from orchestrator_world import MINILM, OrchestratorWorld
 
+from msearchd import errors
 from msearchd.domain.asset import AssetState, StatFingerprint
-from msearchd.domain.job import Step
-from msearchd.watch.changes import FileGone, FileLeft, FileMoved
+from msearchd.domain.job import JobState, Step
+from msearchd.orchestrator.runner import Runner
+from msearchd.watch.changes import FileGone, FileLeft, FileMoved, TreeMoved
 
 
 @pytest.fixture
@@ -192,3 +194,32 @@ async def test_a_folder_that_was_removed_and_added_again_is_read_anew(world):
     await world.folders().start()
     await world.database.write(lambda c: world.catalog.add_root_in(c, b"/home/u"))
     assert await world.catalog.files(world.root, b"") == {}
+
+
+@pytest.mark.parametrize("whole_folder", [True, False])
+async def test_a_file_that_moved_before_it_was_read_is_read_as_soon_as_the_move_is_known(world, whole_folder):
+    await world.save(b"old/a.txt", "words")
+    data, stat = world.disk.files[world.path(b"new/a.txt")] = world.disk.files.pop(world.path(b"old/a.txt"))
+    await world.settle()
+    assert await world.open_jobs(b"old/a.txt") == [(Step.IDENTIFY, JobState.DELAYED)]
+    await world.intake.apply(
+        [TreeMoved(world.root, b"old", world.root, b"new")]
+        if whole_folder
+        else [FileMoved(world.root, b"old/a.txt", world.root, b"new/a.txt", stat)]
+    )
+    await world.settle()  # no time passes: whoever waits in `sync` waits for ready jobs
+    assert await world.state(b"new/a.txt") is AssetState.INDEXED
+    assert await world.texts(b"new/a.txt") == [data.decode()]
+
+
+async def test_an_event_that_cannot_be_told_does_not_end_a_lane(world):
+    async def nobody_can_hear(job, error):
+        message = "the disk is failing"
+        raise errors.RetryLater(message)
+
+    runner = Runner(world.outcomes, {Step.IDENTIFY: world.steps.identify}, tell=nobody_can_hear)
+    await world.save(b"a.txt", "words")
+    world.disk.files.clear()
+    [job] = await world.claim(Step.IDENTIFY)
+    await runner.run_one(job)
+    assert await world.open_jobs(b"a.txt") == [(Step.IDENTIFY, JobState.DELAYED)]
