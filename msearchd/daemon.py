@@ -211,7 +211,9 @@ class Daemon:
 
     def _build_orchestrator(self, data_dir: Path) -> None:
         settings, database, catalog, queue = self._settings, self._database, self._catalog, self._queue
-        self._watcher = Watcher(settings.watch, catalog, Intake(database, catalog, queue), state_dir=data_dir / "watch")
+        self._watcher = Watcher(
+            settings.watch, catalog, Intake(database, catalog, queue), state_dir=data_dir / "watch", private=data_dir
+        )
         self._spaces = Spaces(database=database, catalog=catalog, pool=self._pool, store=self._store)
         self._recovery = Recovery(database=database, catalog=catalog, queue=queue, store=self._store)
         outcomes, locks = Outcomes(database, catalog, queue), KeyedLocks()

@@ -104,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("reason", nargs="?", default="user", help="the name it was paused by")
     made.add_argument("--all", action="store_true", help="whatever the reasons")
     made = verb("sync", commands.sync, "wait until every change made before is searchable")
-    made.add_argument("--timeout", type=_number(0.001, 600), default=60.0, metavar="S", help="seconds (60)")
+    made.add_argument("--timeout", type=_number(0.001, 864000), metavar="S", help="seconds to wait at most")
     made = verb("events", commands.events, "print events as they happen")
     made.add_argument("--since", type=_number(0, 2**63 - 1, is_whole=True), metavar="ID", help="begin after this event")
     made = verb("reset", commands.reset, "throw the index away and compute it again; your files are never touched")

@@ -20,6 +20,8 @@ from msearchd.cli.connection import Daemon, path_argument
 OK, FAILED, USAGE, BUSY = 0, 1, 2, 75
 #: Asked again and again, so that a progress line moves even where one file takes long.
 _POLL_S = 0.5
+#: One call of the API waits at most so long.
+_LONGEST_CALL_S = 600.0
 
 
 class WrongUse(Exception):  # noqa: N818
@@ -105,14 +107,20 @@ def status(daemon: Daemon, args: Namespace) -> int:
 
 
 def sync(daemon: Daemon, args: Namespace) -> int:
-    """Wait until everything changed before is searchable."""
-    reply = daemon.post("/sync", {"timeout_s": args.timeout}, timeout_s=args.timeout + 30)
+    """Wait until everything changed before is searchable; without a time limit as long as it takes."""
+    began = time.monotonic()
+    while True:
+        left_s = _LONGEST_CALL_S if args.timeout is None else args.timeout - (time.monotonic() - began)
+        wait_s = max(0.001, min(_LONGEST_CALL_S, left_s))
+        reply = daemon.post("/sync", {"timeout_s": wait_s}, timeout_s=wait_s + 30)
+        if reply["is_complete"] or (args.timeout is not None and left_s <= wait_s):
+            break
     if args.json:
         _json(reply)
     else:
         rest = [f"{reply[state]:,} {state}" for state in ("pending", "blocked", "failed") if reply[state]]
         said = "all changes are searchable" if reply["is_complete"] else "not everything is searchable yet"
-        print(f"{said} ({times.duration(reply['took_s'])})" + (f": {', '.join(rest)}" if rest else ""))
+        print(f"{said} ({times.duration(time.monotonic() - began)})" + (f": {', '.join(rest)}" if rest else ""))
     return OK if reply["is_complete"] else BUSY
 
 

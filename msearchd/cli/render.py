@@ -192,7 +192,7 @@ def _folders_block(folders: Sequence[Reply], home: str, style: Style) -> Iterato
 def folder_line(folder: Reply, *, home: str, style: Style) -> str:
     """A watched folder with its counts."""
     counts = [f"{count:,} {state}" for state, count in folder["files"].items() if count or state == "indexed"]
-    extra = f"  scanning, {folder['scanned_files']:,} seen" if folder.get("is_scanning") else ""
+    extra = f"  scanning, {folder['scanned_dirs']:,} folders seen" if folder.get("is_scanning") else ""
     if folder.get("unwatched_dirs"):
         extra += f"  {plural(folder['unwatched_dirs'], 'folder')} without a watch"
     if folder["state"] != "online":

@@ -27,7 +27,7 @@ class FolderReply(Reply):
     reason: Text = ""
     files: FolderCounts = FolderCounts()
     is_scanning: bool = False
-    scanned_files: Count = 0
+    scanned_dirs: Count = 0
     watched_dirs: Count = 0
     unwatched_dirs: Annotated[Count, Field(description="Folders without a watch: swept by polling.")] = 0
     last_event_ms: TimeMs | None = None

@@ -79,11 +79,9 @@ class FolderList:
             message = f"{shown} cannot be read"
             raise errors.BadRequest(message, hint="check its permissions")
         data = os.path.realpath(self._data_dir)
-        if data == real or data.startswith(real.rstrip(b"/") + b"/"):
-            message = f"{shown} holds msearchd's own data ({os.fsdecode(data)})"
-            raise errors.BadRequest(message, hint="set data_dir to a place outside of it, or add the folders beside it")
-        if real.startswith(data + b"/"):
-            message = f"{shown} is inside msearchd's own data folder"
+        # A folder around it (a whole home) is fine: the data folder is left out by a rule that nothing overrides.
+        if real == data or real.startswith(data + b"/"):
+            message = f"{shown} is msearchd's own data folder, or in it"
             raise errors.BadRequest(message, hint="add a folder of yours")
         return real
 

@@ -55,7 +55,9 @@ class Folders(Protocol):
     """What processing needs of the watcher."""
 
     def verdict(self, path: bytes) -> Verdict: ...  # noqa: D102 - see Watcher
-    async def scan_now(self, root_id: RootId, path: bytes = b"") -> ScanSummary: ...  # noqa: D102
+    async def scan_now(  # noqa: D102
+        self, root_id: RootId, path: bytes = b"", *, accept_losses: bool = False
+    ) -> ScanSummary: ...
     async def sync(self, *, deadline_s: float) -> None: ...  # noqa: D102
 
 
@@ -164,7 +166,8 @@ class Processing:
 
     async def _files_below(self, root: RootId, folder: bytes) -> list[AssetId]:
         # Compared first, so that files which no event told of are known; what just appeared settles in `sync`.
-        await self._folders.scan_now(root, folder)
+        # Who names a whole folder means it: were it emptied, it is empty, and not on a disk that is away.
+        await self._folders.scan_now(root, folder, accept_losses=not folder)
         await self._catch_up()
         begun: list[AssetId] = []
         async for group in self._catalog.assets_under(root, folder):

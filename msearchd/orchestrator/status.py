@@ -176,7 +176,7 @@ def folder_reply(root: Root, files: dict[AssetState, int], watch: WatchStatus) -
         reason=root.reason,
         files=FolderCounts(**{state.value: files.get(state, 0) for state in AssetState}),
         is_scanning=seen is not None and bool(seen.scan),
-        scanned_files=0,
+        scanned_dirs=seen.scan_dirs_done if seen else 0,
         unwatched_dirs=seen.unreadable_dirs if seen else 0,
     )
 

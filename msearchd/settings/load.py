@@ -155,7 +155,7 @@ def _with_homes(value: Any, path: KeyPath) -> Any:
     if isinstance(value, list):
         return [_with_homes(item, (*path, index)) for index, item in enumerate(value)]
     if isinstance(value, str) and value.startswith("~") and _PATHS.fullmatch(dotted(path)):
-        return os.path.expanduser(value)  # noqa: PTH111 - leaves ~nobody-known as it is; it is reported as relative then
+        return os.path.expanduser(value)
     return value
 
 

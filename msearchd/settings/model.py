@@ -76,7 +76,7 @@ class WatchSettings(_Section):
         default=50,
         ge=1,
         le=100,
-        description="If more than this part of a folder's files vanishes at once, the folder counts as offline and nothing is deleted.",
+        description="If more than this part of a folder's files vanishes at once, the folder is offline and nothing is deleted.",
     )
 
 
@@ -144,7 +144,7 @@ class EmbeddingModel(_Section):
     )
     python: str = Field(
         default="",
-        description="Interpreter of the engine's environment; empty takes the daemon's own (infinity: the one `make infinity` made).",
+        description="Interpreter of the engine's environment; empty: the daemon's own (infinity: that of `make infinity`).",
     )
     device: str = Field(default="auto", description="cpu, cuda, cuda:1, mps; auto takes a GPU where there is one.")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(

@@ -56,7 +56,7 @@ def _folders(settings: Settings, *, may_be_away: bool) -> Iterator[Complaint]:
 
 def _sibling(missing: Path) -> str:
     try:
-        near = difflib.get_close_matches(missing.name, os.listdir(missing.parent), n=1)  # noqa: PTH208 - names, not paths
+        near = difflib.get_close_matches(missing.name, os.listdir(missing.parent), n=1)
     except OSError:
         return "; create it or correct the path"
     return f", did you mean {str(missing.parent / near[0])!r}?" if near else "; create it or correct the path"
@@ -113,7 +113,7 @@ def _models(settings: Settings) -> Iterator[Complaint]:
             )
         if not model.source:
             yield ("inference", "models", index, "source"), "is empty; name a local folder or a model id of the hub"
-        if model.python and not os.access(os.path.expanduser(model.python), os.X_OK):  # noqa: PTH111 - a str setting
+        if model.python and not os.access(os.path.expanduser(model.python), os.X_OK):
             yield ("inference", "models", index, "python"), f"there is no interpreter {model.python!r}"
     chosen = settings.inference.text_model
     if chosen and chosen not in names:
@@ -132,5 +132,5 @@ def _store(settings: Settings) -> Iterator[Complaint]:
             is_usable = False
         if not is_usable:
             yield ("store", "url"), 'is no URL of a server; write it like "http://localhost:6333"'
-    if store.api_key_file and not os.path.isfile(os.path.expanduser(store.api_key_file)):  # noqa: PTH111, PTH113 - a str setting
+    if store.api_key_file and not os.path.isfile(os.path.expanduser(store.api_key_file)):
         yield ("store", "api_key_file"), f"there is no file {store.api_key_file!r}"

@@ -38,7 +38,8 @@ def doubt(losses: Losses, *, brake_percent: int) -> str:
     if losses.is_vouched or not losses.vanished_files:
         return ""
     if losses.is_empty:
-        return f"it is empty, but {losses.known_files} files were known: is its disk mounted?"
+        doubt = f"it is empty, but {losses.known_files} files were known: is its disk mounted?"
+        return f"{doubt} If you emptied it yourself, type: msearch process FOLDER"
     share = losses.vanished_files * 100
     if losses.vanished_files >= BRAKE_MIN_FILES and share > losses.known_files * brake_percent:
         return (

@@ -46,12 +46,21 @@ _SYNC_ROUNDS: Final = 8
 class Watcher:
     """See the module. Made, given roots, then run by the daemon's supervisor."""
 
-    def __init__(self, settings: WatchSettings, known: KnownTree, sink: ChangeSink, *, state_dir: Path) -> None:
+    def __init__(
+        self,
+        settings: WatchSettings,
+        known: KnownTree,
+        sink: ChangeSink,
+        *,
+        state_dir: Path,
+        private: Path | None = None,
+    ) -> None:
         Rules(b"/", settings)  # bad patterns are told now. Raises Misconfigured
         self._settings = settings
         self._known = known
         self._sink = sink
         self._state_dir = state_dir
+        self._private = private or state_dir  # our own data: never indexed, wherever it lies
         self._sources = Sources(settings.backend, state_dir=state_dir, notify=self._wake_up)
         self._settler = Settler(
             Delays(
@@ -125,7 +134,7 @@ class Watcher:
             if paths.is_below(root.path, other.root.path) or paths.is_below(other.root.path, root.path):
                 message = f"{os.fsdecode(root.path)} and the watched folder {os.fsdecode(other.root.path)} overlap"
                 raise errors.BadRequest(message, hint="remove the watched folder first, or leave it as it is")
-        rules = Rules(root.path, self._settings, private=os.fsencode(self._state_dir.resolve()))
+        rules = Rules(root.path, self._settings, private=os.fsencode(self._private.resolve()))
         context = RootContext(root, rules, NoCoverage(), self._settings.max_file_bytes)
         self._roots[root.id] = WatchedRoot(root, context, state=root.state, reason=root.reason)
         self._tend_soon()

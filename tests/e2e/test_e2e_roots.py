@@ -97,9 +97,36 @@ def test_folders_that_overlap_and_folders_that_are_none_are_refused_with_a_sente
     with pytest.raises(Refused, match="does not exist"):
         daemon.add(disk / "never")
     with pytest.raises(Refused, match="own data"):
-        daemon.add(daemon.home)
+        daemon.add(daemon.data_dir)
     daemon.add(disk)  # twice is once
     assert len(daemon.status()["folders"]) == 1
+
+
+def test_a_folder_around_the_data_folder_is_watched_without_it():
+    with daemon_home({"inference": {"text_model": ""}}) as daemon:
+        around = daemon.home / "around"
+        around.mkdir()
+        (around / "a.txt").write_text("a lonely dotterel")
+        daemon.data_dir = around / "data"
+        daemon.start()
+        daemon.add(around)
+        daemon.sync()
+        assert daemon.found_by_words("dotterel") == {around / "a.txt"}
+        assert daemon.explain(daemon.data_dir / "msearchd.db")["verdict"] == "excluded"
+        assert sum(daemon.status()["folders"][0]["files"].values()) == 1
+        daemon.stop()
+
+
+def test_a_folder_that_was_emptied_on_purpose_is_believed_when_somebody_says_so(daemon, disk):
+    daemon.stop()  # nobody sees the files go: only a person knows
+    for path in sorted(disk.rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    daemon.start()
+    daemon.sync()
+    assert "msearch process" in daemon.status()["folders"][0]["reason"]
+    daemon.api.post("/files/process", {"paths": [str(disk)], "wait_s": 30}, timeout_s=60)
+    folder = daemon.status()["folders"][0]
+    assert (folder["state"], sum(folder["files"].values())) == ("online", 0)
 
 
 def test_a_folder_of_the_settings_is_watched_from_the_start():
