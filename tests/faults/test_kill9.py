@@ -211,13 +211,18 @@ def test_a_child_killed_at_random_points_costs_nothing_but_repeated_work(world, 
     began = time.monotonic()
     kills = 0
     rounds = ROUNDS if kind == "store" or not IS_LONG else 20
-    for _ in range(rounds):
+    for number in range(1, rounds + 1):
         writer.start()
         for _ in range(2):
             time.sleep(writer.random.uniform(0.05, 1.0))  # the point of the kill
             kills += kill_one(home.children(kind))
         writer.stop()
         index_equals_tree(home, writer)
+        if number % 3 == 0:  # the back-off of a child that died again and again begins anew with the daemon
+            is_clean_on_disk(home)
+            home.start()
+            home.sync()
+            assert home.found_by_words("chronicle")  # store and model run
     assert kills >= rounds
     assert home.process.poll() is None
     is_clean_on_disk(home)
