@@ -30,6 +30,7 @@ _MAX_IGNORE_FILE_BYTES: Final = 256 * 1024
 #: Patterns of unfinished names that are "*.suffix"; the others begin with . ~ # or end with ~ or #, or are "4913".
 _PARTIAL_SUFFIXES: Final = frozenset(text[1:] for text in PATTERNS if text.startswith("*."))
 _SIMPLE = re.compile(r"[^*?\[\]\\!/ ]+")  # no wildcard, no path
+_LITERAL = re.compile(r"[^*?\[\]\\!/]+")
 _SUFFIX = re.compile(r"\*(\.[^*?\[\]\\!/ ]+)")
 
 
@@ -54,9 +55,10 @@ class PatternSet:
         self._dir_names: dict[str, int] = {}
         self._suffixes: dict[str, int] = {}
         self._dir_suffixes: dict[str, int] = {}
-        self._patterns: list[tuple[int, re.Pattern[str], bool]] = []
+        #: (line, expression, excludes, the one name it can mean or ""), last line first.
+        self._patterns: list[tuple[int, re.Pattern[str], bool, str]] = []
         #: Those that can match a file by itself: "dir/" reaches a file only through its folder, asked about before.
-        self._file_patterns: list[tuple[int, re.Pattern[str], bool]] = []
+        self._file_patterns: list[tuple[int, re.Pattern[str], bool, str]] = []
         self._texts: list[str] = []
         for number, raw in enumerate(lines, start=1):
             self._texts.append(raw.rstrip("\r\n"))
@@ -76,10 +78,10 @@ class PatternSet:
             best = max(best, self._dir_names.get(name, -1))
             if suffix:
                 best = max(best, self._dir_suffixes.get(suffix, -1))
-        for index, regex, includes in self._patterns if is_dir else self._file_patterns:  # last line first
+        for index, regex, includes, only in self._patterns if is_dir else self._file_patterns:
             if index < best:
                 break
-            if _matches(regex, path, is_dir=is_dir):
+            if (not only or only == name) and _matches(regex, path, is_dir=is_dir):
                 best, excludes = index, includes
                 break
         if best < 0:
@@ -121,7 +123,8 @@ class PatternSet:
             self.complaints.append(f"{self._origin}:{index + 1}: {line!r} is not a gitignore pattern ({error})")
             return
         if pattern.regex is not None and pattern.include is not None:
-            row = (index, pattern.regex, pattern.include)
+            last = bare.removeprefix("!").rpartition("/")[2]
+            row = (index, pattern.regex, pattern.include, last if _LITERAL.fullmatch(last) else "")
             self._patterns.insert(0, row)
             if not line.endswith("/"):
                 self._file_patterns.insert(0, row)
