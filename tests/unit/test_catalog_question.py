@@ -93,7 +93,7 @@ def test_no_text_ever_breaks_the_expression(text):
             "CREATE VIRTUAL TABLE w USING fts5 (text, parts, content='', tokenize='porter unicode61 remove_diacritics 2')"
         )
         expressions = (question.all_words(), question.any_word(), question.as_phrase(), question.required(),
-                       question.forbidden(), question.highlighted())  # fmt: skip
+                       question.forbidden())  # fmt: skip
         for expression in filter(None, expressions):
             c.execute("SELECT rowid FROM w WHERE w MATCH ?", (expression,)).fetchall()
     finally:

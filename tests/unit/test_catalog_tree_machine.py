@@ -228,7 +228,7 @@ class Tree(RuleBasedStateMachine):
     def search_shows_what_is_visible_and_nothing_else(self):
         for data in (b"apple", b"banana"):
             holders = [entry for entry in self.files.values() if entry[1] == data]
-            found = words.ranked(self.c, Question.parse(data.decode()), OPEN, limit=10)
+            found = words.ranked(self.c, Question.parse(data.decode()), OPEN, words.TermCounts(), limit=10)
             assert len(found) == (1 if holders else 0)
         for text in ("note", "東京"):
             found = names.ranked(self.c, text, Question.parse(text), OPEN, limit=100)

@@ -103,10 +103,6 @@ class Question:
         """What excludes a file; "" if nothing does."""
         return " OR ".join(map(_term, self.excluded))
 
-    def highlighted(self) -> str:
-        """Whatever is worth marking in a snippet; "" for an empty question."""
-        return " OR ".join([*map(_term, self.terms), *map(_exact, self.phrases)])
-
     def _without_excluded(self, wanted: list[str]) -> str:
         if not wanted:
             return ""

@@ -35,7 +35,8 @@ def live_segments(
         UUID(bytes=uuid): ContentId(id_)
         for uuid, id_ in _in_list(c, "live_contents", [point.content.bytes for point in points], space)
     }
-    admitted = admitted_contents(c, set(by_uuid.values()), scope)
+    visible = set(by_uuid.values())
+    admitted = visible if scope.is_open else admitted_contents(c, visible, scope)
     places = [(point, content) for point in points if (content := by_uuid.get(point.content)) in admitted and content]
     ids = {segment_id(content, point.kind, point.seq) for point, content in places}
     existing = {id_ for (id_,) in _in_list(c, "existing_segments", sorted(ids))}
@@ -171,5 +172,5 @@ def passages(
         row = c.execute(CONTENT_SQL["segments_between"], (id_, id_)).fetchone()
         found.append(None if row is None else segment_of(*row))
     texts = [segment.text for segment in found if segment is not None]
-    pieces = iter(snippet.snippets(texts, question.highlighted(), (*question.terms, *question.phrases)))
+    pieces = iter(snippet.snippets(texts, question))
     return [None if segment is None else (segment, next(pieces)) for segment in found]

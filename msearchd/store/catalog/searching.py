@@ -28,6 +28,7 @@ class CatalogSearch:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._term_counts = words.TermCounts()
 
     async def scope(self, filters: Filters) -> Scope:
         """The filters, resolved. Raises BadRequest for an unknown folder or an empty range, with what to do."""
@@ -41,7 +42,7 @@ class CatalogSearch:
 
     async def words(self, question: Question, within: Scope = OPEN, *, limit: int) -> list[RankedSegment]:
         """Segments whose words match, best first (bm25; those with all words before those with some)."""
-        return await self._database.read(lambda c: words.ranked(c, question, within, limit=limit))
+        return await self._database.read(lambda c: words.ranked(c, question, within, self._term_counts, limit=limit))
 
     async def names(self, text: str, within: Scope = OPEN, *, limit: int) -> list[RankedName]:
         """Files whose names match, best first; exact names before all others."""

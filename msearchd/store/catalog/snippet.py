@@ -1,78 +1,100 @@
 """The piece of a segment that a person sees, with the words that matched marked in it.
 
-In: texts and an FTS5 expression. Out: (piece, highlights). FTS5 itself says what matched, in a table in memory with the
-tokenizer of the index, so that "ferries" is marked for "ferry" and nothing is marked that did not match.
+In: texts and a question. Out: (piece, highlights). Pure. Words are cut and stemmed as the index does it, so that "ferries"
+is marked for "ferry" and nothing is marked that did not match.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
-import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from msearchd.store.catalog import fold
+from msearchd.store.catalog.porter import stem
+from msearchd.store.catalog.question import Question
 
 #: About three lines in a terminal.
 WIDTH: Final = 240
-_OPEN, _CLOSE = "\x02", "\x03"
-_MARKS: Final = re.compile("[\x02\x03]")
+#: A window is chosen by its first marks: a passage of one word repeated is the same everywhere.
+_MARKS_LOOKED_AT: Final = 40
+_TOKEN: Final = re.compile(r"[^\W_]+")
 _SENTENCE_END: Final = re.compile(r"[.!?\u2026][\"'\u201d\u2019)\]]*\s+|[\u3002\uff01\uff1f]\s*|\n\s*\n|\n(?=[#*-])")
 Span = tuple[int, int]
 Snippet = tuple[str, tuple[Span, ...]]
 
 
-def snippets(texts: Sequence[str], match: str, words: Iterable[str], *, width: int = WIDTH) -> list[Snippet]:
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is to be marked: stems, runs of stems side by side, and what is looked for as it stands."""
+
+    stems: frozenset[str]
+    runs: tuple[tuple[str, ...], ...]
+    plain: tuple[str, ...]
+    #: Words of an ASCII text that may have one of the stems: porter changes no first letter, and a second only y to i.
+    likely: re.Pattern[str] | None
+
+    @classmethod
+    def of(cls, question: Question) -> _Wanted:
+        asked = [*question.terms, *question.phrases]
+        runs = [tuple(stem(word) for word, _, _ in _tokens(part)) for part in asked]
+        stems = frozenset(run[0] for run in runs if len(run) == 1)
+        starts = sorted({re.escape(one[:1]) + one[1:2].replace("i", "[iy]") for one in stems if one.isascii()})
+        return cls(
+            stems=stems,
+            runs=tuple(run for run in runs if len(run) > 1),
+            plain=tuple(filter(None, map(fold.fold, asked))),
+            likely=re.compile(f"(?<![^\\W_])(?:{'|'.join(starts)})[^\\W_]*", re.IGNORECASE | re.ASCII)
+            if starts
+            else None,
+        )
+
+
+def snippets(texts: Sequence[str], question: Question, *, width: int = WIDTH) -> list[Snippet]:
     """The best piece of each text, at most *width* characters, and the marked (start, end) in it.
 
-    *match* is what FTS5 is asked ("" marks nothing); *words* are searched as they are where it marks nothing: pieces of
-    identifiers and unspaced scripts, which the index splits in its own way.
+    Where no word matches, the question's words are looked for as they stand: pieces of identifiers and unspaced scripts,
+    which the index cuts in its own way.
     """
-    marked = spans_of(texts, match) if match else [[] for _ in texts]
-    plain = [fold.fold(word) for word in words]
-    return [
-        cut(text, spans or _plain_spans(text, plain), width=width) for text, spans in zip(texts, marked, strict=True)
-    ]
+    wanted = _Wanted.of(question)
+    return [cut(text, _word_spans(text, wanted) or _plain_spans(text, wanted.plain), width=width) for text in texts]
 
 
-def spans_of(texts: Sequence[str], match: str) -> list[list[Span]]:
-    """What *match* matches in each text: ascending (start, end), none overlapping."""
-    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as c:
-        c.execute("CREATE VIRTUAL TABLE t USING fts5 (text, tokenize = 'porter unicode61 remove_diacritics 2')")
-        c.executemany(
-            "INSERT INTO t (rowid, text) VALUES (?, ?)",
-            [(i, _MARKS.sub(" ", text).replace("\x00", " ")) for i, text in enumerate(texts)],
-        )
-        marked = dict(
-            c.execute("SELECT rowid, highlight(t, 0, char(2), char(3)) FROM t WHERE t MATCH ?", (match,)).fetchall()
-        )
-    return [_parse_marks(marked[i]) if i in marked else [] for i in range(len(texts))]
+def _tokens(text: str) -> Iterator[tuple[str, int, int]]:
+    """Words as unicode61 cuts them: folded, with where they are."""
+    for hit in _TOKEN.finditer(text):
+        yield fold.fold(hit[0]), hit.start(), hit.end()
 
 
-def _parse_marks(marked: str) -> list[Span]:
-    spans: list[Span] = []
-    at = start = 0
-    for piece in re.split("([\x02\x03])", marked):
-        if piece == _OPEN:
-            start = at
-        elif piece == _CLOSE:
-            spans.append((start, at))
-        else:
-            at += len(piece)
-    return spans
+def _word_spans(text: str, wanted: _Wanted) -> list[Span]:
+    """Where words or runs of words of the question are: ascending, none overlapping."""
+    if not wanted.runs and text.isascii():
+        if wanted.likely is None:
+            return []
+        return [hit.span() for hit in wanted.likely.finditer(text) if stem(hit[0].lower()) in wanted.stems]
+    words = [(stem(word), start, end) for word, start, end in _tokens(text)]
+    spans = [(start, end) for word, start, end in words if word in wanted.stems]
+    for run in wanted.runs:
+        starts = (at for at, word in enumerate(words) if word[0] == run[0])
+        found = (words[at : at + len(run)] for at in starts)
+        spans += [(some[0][1], some[-1][2]) for some in found if tuple(word for word, _, _ in some) == run]
+    return _apart(spans)
+
+
+def _apart(spans: Iterable[Span]) -> list[Span]:
+    found: list[Span] = []
+    for start, end in sorted(spans):
+        if not found or start >= found[-1][1]:
+            found.append((start, end))
+    return found
 
 
 def _plain_spans(text: str, words: Sequence[str]) -> list[Span]:
     lowered = text.lower()
     if len(lowered) != len(text):  # a few letters grow when lowered; then offsets would lie
         return []
-    found = {(hit.start(), hit.end()) for word in words if word for hit in re.finditer(re.escape(word), lowered)}
-    spans: list[Span] = []
-    for start, end in sorted(found):
-        if not spans or start >= spans[-1][1]:
-            spans.append((start, end))
-    return spans
+    return _apart(hit.span() for word in words for hit in re.finditer(re.escape(word), lowered))
 
 
 def cut(text: str, spans: Sequence[Span], *, width: int = WIDTH) -> Snippet:
@@ -97,8 +119,9 @@ def _window_start(text: str, spans: Sequence[Span], width: int) -> int:
     if not spans or len(text) <= width:
         return 0
     best, most = spans[0][0], (0, 0)
-    for i, (start, _) in enumerate(spans):
-        inside = [text[s:e].lower() for s, e in spans[i:] if e <= start + width]
+    marks = [(start, end, text[start:end].lower()) for start, end in spans[:_MARKS_LOOKED_AT]]
+    for i, (start, _, _) in enumerate(marks):
+        inside = [word for _, end, word in marks[i:] if end <= start + width]
         worth = (len(set(inside)), len(inside))  # two words that were asked for say more than one twice
         if worth > most:
             best, most = start, worth

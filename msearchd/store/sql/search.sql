@@ -4,6 +4,9 @@
 -- words --  Segments that match, best first.
 SELECT rowid, rank FROM segment_words WHERE segment_words MATCH ?1 ORDER BY rank LIMIT ?2;
 
+-- words_anywhere --  Segments that match, in no order: cheap, because nothing is ranked.
+SELECT rowid FROM segment_words WHERE segment_words MATCH ?1 LIMIT ?2;
+
 -- words_between --  Segments that match within a range of segments: does this content have such words?
 SELECT rowid FROM segment_words WHERE segment_words MATCH ?1 AND rowid BETWEEN ?2 AND ?3 LIMIT ?4;
 
@@ -32,10 +35,13 @@ FROM json_each(?1) AS asked CROSS JOIN asset ON asset.content = asked.value
 CROSS JOIN dir ON dir.id = asset.dir CROSS JOIN root ON root.id = dir.root
 WHERE asset.gone_ms IS NULL AND root.removed_ms IS NULL;
 
--- live_contents --  Ids of contents (by the names that points have) that are live in a space.
+-- live_contents --  Ids of contents (by the names that points have) that are live in a space and that a file shows.
 SELECT content.uuid, content.id FROM content CROSS JOIN content_space
 ON content_space.content = content.id AND content_space.space = ?1
-WHERE content.uuid IN (:list);
+WHERE content.uuid IN (:list) AND EXISTS (
+    SELECT 1 FROM asset CROSS JOIN dir ON dir.id = asset.dir CROSS JOIN root ON root.id = dir.root
+    WHERE asset.content = content.id AND asset.gone_ms IS NULL AND root.removed_ms IS NULL
+);
 
 -- existing_segments --  Which of these segments exist.
 SELECT id FROM segment WHERE id IN (:list);
