@@ -28,8 +28,8 @@ check: .venv/.ready ## lint, types, floors, unit tests: under a minute
 	.venv/bin/lint-imports
 	$(PY) -m pytest -q tests/unit
 
-test: .venv/.ready .venv-infinity/.ready ## all tests
-	$(PY) -m pytest -q tests
+test: .venv/.ready .venv-infinity/.ready ## all tests but the long rounds
+	$(PY) -m pytest -q -m "not slow" tests
 
 faults: .venv/.ready ## kill, fill, break: the long rounds
 	MSEARCHD_LONG=1 $(PY) -m pytest -q tests/faults --timeout=1800
