@@ -27,6 +27,19 @@ START_DEADLINE_S = 60.0
 #: Must be well above [limits] drain_s of the default settings below.
 STOP_DEADLINE_S = 60.0
 
+#: Where the tests themselves are killed, no daemon lives on. PR_SET_PDEATHSIG, SIGKILL; it holds across exec.
+_DIE_WITH_US = (
+    (
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execvp(sys.argv[1], sys.argv[1:])",
+    )
+    if sys.platform == "linux"
+    else ()
+)
+
 #: Quick to settle, so that a test is about what happens and not about the waiting; everything else is the default.
 _QUICK: dict[str, dict[str, Any]] = {
     "watch": {"settle_created_s": 0.3, "settle_modified_s": 0.3},
@@ -94,7 +107,7 @@ class DaemonHome:
         self.write_config()
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.prefix, sys.executable, "-m", "msearchd", "run", "--config", str(self.config)],
+                [*_DIE_WITH_US, *self.prefix, sys.executable, "-m", "msearchd", "run", "--config", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
