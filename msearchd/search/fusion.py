@@ -12,9 +12,10 @@ Qdrant for its hybrid search, 2026: 2 to 20). Done here and not in the store, be
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from msearchd.domain.query import ListRank
@@ -24,12 +25,16 @@ from msearchd.domain.query import ListRank
 FURTHER: Final = 0.1
 
 
+#: Kind and number of a segment within its file.
+Place = tuple[str, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A place that a list ranked. `place` is None where the file itself was ranked (by its name)."""
 
     file: int
-    place: tuple[str, int] | None
+    place: Place | None
     score: float
     #: How much of the question the list found there, around 1: vague matches must not count like sure ones.
     strength: float = 1.0
@@ -52,58 +57,66 @@ class Fused:
     file: int
     score: float
     is_exact: bool
-    place: tuple[str, int] | None
+    place: Place | None
     ranks: tuple[ListRank, ...]
 
 
-@dataclass(slots=True)
-class _Tally:
-    shares: list[float] = field(default_factory=list)
-    places: dict[tuple[str, int], list[float]] = field(default_factory=dict)
-    ranks: list[ListRank] = field(default_factory=list)
-    is_exact: bool = False
-
-
-def fuse(lists: Sequence[RankedList], *, k: float) -> list[Fused]:
-    """Files of all lists, best first: exact names before all others, then by score, ties by file.
+def fuse(lists: Sequence[RankedList], *, k: float, limit: int | None = None) -> list[Fused]:
+    """The *limit* best files of all lists, best first: exact names before all others, then by score, ties by file.
 
     The order of the lists does not matter. A list of weight 0 says nothing, not even which files there are.
     """
-    tallies: dict[int, _Tally] = {}
+    lists = [ranked for ranked in lists if ranked.weight > 0]
+    shares: dict[int, list[float]] = {}
+    exact: set[int] = set()
     for ranked in lists:
-        if ranked.weight > 0:
-            _count(ranked, k, tallies)
-    fused = [
-        Fused(
-            file,
-            math.fsum(tally.shares),
-            tally.is_exact,
-            _best_place(tally),
-            tuple(sorted(tally.ranks, key=lambda rank: (rank.rank, rank.list))),
-        )
-        for file, tally in tallies.items()
-    ]
-    fused.sort(key=lambda one: (not one.is_exact, -one.score, one.file))
-    return fused
+        _count(ranked, k, shares, exact)
+    order = ((file not in exact, -math.fsum(share), file) for file, share in shares.items())
+    best = sorted(order) if limit is None else heapq.nsmallest(limit, order)
+    reasons = _reasons(lists, k, {file for _, _, file in best})
+    return [Fused(file, -score, not is_other, *reasons[file]) for is_other, score, file in best]
 
 
-def _count(ranked: RankedList, k: float, tallies: dict[int, _Tally]) -> None:
+def _count(ranked: RankedList, k: float, shares: dict[int, list[float]], exact: set[int]) -> None:
+    """Add what the list gives to each file."""
     seen: dict[int, int] = {}  # file: its places so far in this list
     for entry in ranked.entries:
-        tally = tallies.setdefault(entry.file, _Tally())
-        earlier = seen.get(entry.file, 0)
-        seen[entry.file] = earlier + 1
-        rank = len(seen)  # among files: a book with fifty places does not push others down
-        if not earlier:
-            tally.ranks.append(ListRank(ranked.name, rank, entry.score))
-        share = ranked.weight * entry.strength / (k + rank)
-        tally.shares.append(share * FURTHER**earlier)
-        tally.is_exact = tally.is_exact or entry.is_exact
-        if entry.place is not None:
-            tally.places.setdefault(entry.place, []).append(share * FURTHER**earlier)
+        file = entry.file
+        earlier = seen.get(file, 0)
+        seen[file] = earlier + 1
+        # The rank counts files: a book with fifty places does not push others down.
+        share = ranked.weight * entry.strength / (k + len(seen)) * FURTHER**earlier
+        if file in shares:
+            shares[file].append(share)
+        else:
+            shares[file] = [share]
+        if entry.is_exact:
+            exact.add(file)
 
 
-def _best_place(tally: _Tally) -> tuple[str, int] | None:
-    if not tally.places:
-        return None
-    return min(tally.places, key=lambda place: (-math.fsum(tally.places[place]), place))
+def _reasons(
+    lists: Sequence[RankedList], k: float, files: set[int]
+) -> dict[int, tuple[Place | None, tuple[ListRank, ...]]]:
+    """Best place and ranks of some files: the part that only those who are shown need."""
+    places: dict[int, dict[Place, list[float]]] = {file: {} for file in files}
+    ranks: dict[int, list[ListRank]] = {file: [] for file in files}
+    for ranked in lists:
+        seen: dict[int, int] = {}
+        for entry in ranked.entries:
+            earlier = seen.get(entry.file, 0)
+            seen[entry.file] = earlier + 1
+            if entry.file not in files:
+                continue
+            if not earlier:
+                ranks[entry.file].append(ListRank(ranked.name, len(seen), entry.score))
+            if entry.place is not None:
+                share = ranked.weight * entry.strength / (k + len(seen)) * FURTHER**earlier
+                places[entry.file].setdefault(entry.place, []).append(share)
+    return {
+        file: (_best(places[file]), tuple(sorted(ranks[file], key=lambda rank: (rank.rank, rank.list))))
+        for file in files
+    }
+
+
+def _best(places: dict[Place, list[float]]) -> Place | None:
+    return min(places, key=lambda place: (-math.fsum(places[place]), place), default=None)

@@ -14,7 +14,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 from msearchd import errors
 from msearchd.domain.asset import AssetId, ContentId
@@ -36,8 +35,6 @@ Embed = Callable[[str], Awaitable[tuple[Space, Vectors] | None]]
 
 #: A passage that has every word asked for beats the nearest passage that lacks some; one with some of them counts less.
 _ALL_WORDS, _SOME_WORDS = 1.5, 0.7
-#: Files shown to find *limit* that may be: some went since they were ranked.
-_SPARE: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +129,7 @@ class SearchService:
         began = time.perf_counter()
         found = await self._catalog.words(question, scope, limit=self._settings.candidates)
         entries = tuple(
-            fusion.Entry(one.content, (one.kind.value, one.seq), one.score, _ALL_WORDS if one.is_full else _SOME_WORDS)
+            fusion.Entry(one.content, (one.kind, one.seq), one.score, _ALL_WORDS if one.is_full else _SOME_WORDS)
             for one in found
         )
         return _Answer(_report("words", entries, began), entries, self._settings.weight_words)
@@ -154,7 +151,7 @@ class SearchService:
         if near is None:
             return _Answer(ListReport("meaning", 0, 0.0))  # switched off: nothing is missing
         space, found = near
-        entries = tuple(fusion.Entry(one.content, (one.kind.value, one.seq), one.score) for one in found)
+        entries = tuple(fusion.Entry(one.content, (one.kind, one.seq), one.score) for one in found)
         return _Answer(_report(space, entries, began), entries, self._settings.weight_meaning)
 
     # -- hits ---------------------------------------------------------------------------------------------------------
@@ -164,15 +161,17 @@ class SearchService:
     ) -> list[Hit]:
         answers = await self._satisfying(question, answers)
         lists = [fusion.RankedList(answer.report.name, answer.weight, answer.entries) for answer in answers]
-        fused = fusion.fuse(lists, k=self._settings.rrf_k)
         named: dict[int, AssetId] = {}
         for file, asset in (pair for answer in answers for pair in answer.assets):
             named.setdefault(file, asset)
         hits: list[Hit] = []
-        while fused and len(hits) < query.limit:
-            count = query.limit - len(hits) + _SPARE
-            some, fused = fused[:count], fused[count:]
-            hits += await self._show(some, named, question, scope)
+        shown, wanted = 0, query.limit
+        while len(hits) < query.limit:
+            fused = fusion.fuse(lists, k=self._settings.rrf_k, limit=wanted)
+            hits += await self._show(fused[shown:], named, question, scope)
+            if len(fused) < wanted:
+                break  # else some went since they were ranked: the next ones take their places
+            shown, wanted = wanted, wanted * 2
         return hits[: query.limit]
 
     async def _satisfying(self, question: Question, answers: Sequence[_Answer]) -> list[_Answer]:

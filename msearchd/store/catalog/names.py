@@ -25,8 +25,8 @@ from msearchd.store.catalog.scope import SQL, FileLine, Scope, lines
 #: A pasted text is no file name.
 _LONGEST: Final = 255
 #: Candidates from each look-up; ranking one costs about 5 us. Single words of a longer question get fewer.
-_CANDIDATES: Final = 200
-_OF_ONE_WORD: Final = 60
+_CANDIDATES: Final = 120
+_OF_ONE_WORD: Final = 30
 #: The same where a filter that leaves many files may take most of them away again.
 _WIDER: Final = 20
 _FOLDERS: Final = 20

@@ -11,7 +11,6 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-from uuid import UUID
 
 from msearchd.domain.asset import AssetId, ContentId, RootState
 from msearchd.domain.media import Modality, Segment, SegmentKind
@@ -31,20 +30,17 @@ def live_segments(
     c: sqlite3.Connection, space: SpaceName, points: Sequence[ScoredPoint], scope: Scope
 ) -> list[ShownSegment]:
     """The points that may be shown, in their order."""
-    by_uuid = {
-        UUID(bytes=uuid): ContentId(id_)
-        for uuid, id_ in _in_list(c, "live_contents", [point.content.bytes for point in points], space)
-    }
-    visible = set(by_uuid.values())
+    by_uuid = dict(_in_list(c, "live_contents", [point.content.bytes for point in points], space))
+    visible = {ContentId(id_) for id_ in by_uuid.values()}
     admitted = visible if scope.is_open else admitted_contents(c, visible, scope)
-    places = [(point, content) for point in points if (content := by_uuid.get(point.content)) in admitted and content]
-    ids = {segment_id(content, point.kind, point.seq) for point, content in places}
-    existing = {id_ for (id_,) in _in_list(c, "existing_segments", sorted(ids))}
-    return [
-        ShownSegment(content, point.kind, point.seq, point.score)
-        for point, content in places
-        if segment_id(content, point.kind, point.seq) in existing
-    ]
+    places: dict[int, ShownSegment] = {}
+    for point in points:
+        content = by_uuid.get(point.content.bytes)
+        if content in admitted:
+            id_ = segment_id(content, point.kind, point.seq)
+            places.setdefault(id_, ShownSegment(content, point.kind, point.seq, point.score))
+    existing = {id_ for (id_,) in _in_list(c, "existing_segments", sorted(places))}
+    return [segment for id_, segment in places.items() if id_ in existing]
 
 
 def _in_list(c: sqlite3.Connection, query: str, values: Sequence[object], *first: object) -> list[tuple[Any, ...]]:

@@ -2,17 +2,21 @@
 
 In: a question and a scope. Out: ranked segments of visible files. Runs on a reader.
 
-First the segments with all words, those that have them side by side in front; then, while there is room, segments with
-any of the telling words. bm25 costs about 2 us a matching row, and a word that thousands of segments have says little: the
-second tier takes the rarest words, as many as a budget of rows allows.
+Segments with the words side by side come first, then those with all of them, then those with some. Where the matches are
+few, bm25 orders them. It costs 1.2 us a matching row and 0.08 us for every row of every word asked, while a mere match
+costs 0.04 us: so where they are many, it orders the newest few hundred with all words, and those with some are ordered by the
+weight of the rarest words in them. A filter turns these budgets off: it must lose nothing.
 """
 
 from __future__ import annotations
 
+import heapq
+import math
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import Final
 
 from msearchd.domain.asset import ContentId
@@ -21,19 +25,26 @@ from msearchd.store.catalog.rows import CONTENT_SHIFT, RankedSegment, ids_of_con
 from msearchd.store.catalog.scope import SQL, Scope, admitted_contents
 from msearchd.store.catalog.segments import SQL as CONTENT_SQL
 
-#: Rows ranked for segments with some of the words: about 3 ms.
-_BUDGET: Final = 1500
+#: Rows that bm25 may order for one question: 1.2 us each.
+_RANKED: Final = 500
+#: Rows that may be looked at for single words: 0.15 us each.
+_MATCHED: Final = 4000
+#: bm25 first counts all rows of all words, 0.08 us each: above this it is not asked.
+_DEAR: Final = 6000
+#: Rows with some of the words that are worth having.
+_ENOUGH: Final = 200
 #: Segments of one file in the list: a book must not take all places.
 _OF_ONE_FILE: Final = 4
 _UNLIMITED: Final = -1
 #: Rows read beyond those wanted: some are of hidden files, or too many of one file.
 _SPARE: Final = 50
 
-_Row = tuple[int, float]
+#: Segment id, bm25 (lower is better), whether it has all words.
+_Row = tuple[int, float, bool]
 
 
 class TermCounts:
-    """How many segments have a word, counted no further than the budget. Remembered: common words come again and cost most.
+    """How many segments have a word, counted up to a limit. Remembered: common words come again and cost most.
 
     May be off by what was indexed since, at most a tenth of all segments; it steers cost, never what is found first.
     """
@@ -52,7 +63,7 @@ class TermCounts:
         count, then = self._counts.get(term, (0, -1))
         if then < 0 or abs(total - then) > then // 10:
             alone = Question(terms=(term,)).all_words()
-            count = int(c.execute(SQL["count_words"], (alone, _BUDGET)).fetchone()[0])
+            count = int(c.execute(SQL["count_words"], (alone, _DEAR + 1)).fetchone()[0])
             if len(self._counts) >= self._MOST:
                 self._counts.clear()
             self._counts[term] = (count, total)
@@ -65,99 +76,130 @@ def ranked(
     """At most *limit* segments, best first; [] for an empty question. Only visible files in the scope."""
     if question.is_empty:
         return []
-    found: dict[int, RankedSegment] = {}
-    of_file: Counter[ContentId] = Counter()
-    for is_full, rows in ((True, _with_all_words), (False, _with_some_words)):
-        for id_, score in rows(c, question, scope, counts, limit):
-            if len(found) >= limit:
-                return list(found.values())
+    cheap = scope.is_open
+    found = _take(c, _within_budget(c, question, counts) if cheap else _all_rows(c, question), scope, limit)
+    if cheap and len(found) < limit and _may_have_more(c, question, found):
+        found = _take(c, _all_rows(c, question), scope, limit)
+    return found
+
+
+def _take(c: sqlite3.Connection, rows: Iterable[_Row], scope: Scope, limit: int) -> list[RankedSegment]:
+    """The first rows of visible files in the scope, a few of each file."""
+    found: list[RankedSegment] = []
+    of_file: Counter[int] = Counter()
+    left = iter(rows if scope.contents is None else _of_contents(rows, scope.contents))
+    while some := list(islice(left, limit + _SPARE)):
+        admitted = admitted_contents(c, {ContentId(row[0] >> CONTENT_SHIFT) for row in some}, scope)
+        for id_, rank, is_full in some:
             content, kind, seq = place_of(id_)
-            if id_ not in found and of_file[content] < _OF_ONE_FILE:
+            if content in admitted and of_file[content] < _OF_ONE_FILE:
                 of_file[content] += 1
-                found[id_] = RankedSegment(content, kind, seq, score, is_full)
-    return list(found.values())
+                found.append(RankedSegment(content, kind, seq, -rank, is_full))
+                if len(found) >= limit:
+                    return found
+    return found
 
 
-def _with_all_words(
-    c: sqlite3.Connection, question: Question, scope: Scope, _: TermCounts, limit: int
+def _of_contents(rows: Iterable[_Row], contents: Collection[ContentId]) -> Iterator[_Row]:
+    return (row for row in rows if row[0] >> CONTENT_SHIFT in contents)
+
+
+# -- rows, best first ---------------------------------------------------------------------------------------------------
+
+
+def _all_rows(c: sqlite3.Connection, question: Question) -> Iterator[_Row]:
+    """Every segment with any of the words. For filters: what is left of it cannot be known before."""
+    rows = c.execute(SQL["words"], (question.any_word() or question.all_words(), _UNLIMITED))
+    return _in_tiers(c, question, rows, _UNLIMITED)
+
+
+def _within_budget(c: sqlite3.Connection, question: Question, counts: TermCounts) -> Iterator[_Row]:
+    """Segments with all words, then with the telling ones, as many as the budgets allow."""
+    there = counts.of(c, question.terms)
+    if len(question.terms) > 1 and sum(there.values()) <= _RANKED:
+        yield from _all_rows(c, question)
+        return
+    full = list(_with_all_words(c, question, sum(there.values())))
+    yield from full
+    if len(question.terms) > 1 and len(full) < _ENOUGH:
+        seen = {row[0] for row in full}
+        some = _with_telling_words(c, question, there) or _with_all_but_one(c, question)
+        yield from ((id_, -score, False) for id_, score in some if id_ not in seen)
+
+
+def _with_all_words(c: sqlite3.Connection, question: Question, matching: int) -> Iterator[_Row]:
+    """Those side by side first. Ranked where that is cheap: few rows (else the newest), of words that are not too common."""
+    match = question.all_words()
+    rows: Iterable[tuple[int, float]]
+    if matching <= _DEAR:
+        first = c.execute(SQL["newest_words"], (match, _RANKED)).fetchone()
+        rows = c.execute(SQL["words_from"], (match, 0 if first is None else first[0]))
+    else:
+        rows = ((id_, 0.0) for (id_,) in c.execute(SQL["words_newest_first"], (match, _ENOUGH)))
+    return _in_tiers(c, question, rows, _ENOUGH)
+
+
+def _with_telling_words(c: sqlite3.Connection, question: Question, counts: dict[str, int]) -> list[tuple[int, float]]:
+    """Segments by the weight of the rarest words in them. Passages are cut to one length, so that is most of bm25."""
+    rare = telling(question, counts)
+    total = max(1, sum(counts.values()))
+    scores: dict[int, float] = {}
+    for term in rare:
+        weight = math.log(1 + total / counts[term])
+        match = replace(question, terms=(term,)).all_words()
+        for (id_,) in c.execute(SQL["words_anywhere"], (match, _MATCHED)):
+            scores[id_] = scores.get(id_, 0.0) + weight
+    return heapq.nlargest(_ENOUGH, scores.items(), key=lambda item: (item[1], item[0]))
+
+
+def _with_all_but_one(c: sqlite3.Connection, question: Question) -> list[tuple[int, float]]:
+    """The newest segments that lack one word at most: for questions of common words alone."""
+    some = (tuple(term for term in question.terms if term != left_out) for left_out in question.terms)
+    match = " OR ".join(f"({replace(question, terms=terms).all_words()})" for terms in some)
+    return [(id_, 0.0) for (id_,) in c.execute(SQL["words_newest_first"], (match, _ENOUGH))]
+
+
+def _in_tiers(
+    c: sqlite3.Connection, question: Question, rows: Iterable[tuple[int, float]], limit: int
 ) -> Iterator[_Row]:
+    """Ranked rows, those with the words side by side in front, then those with all of them."""
+    full, side_by_side = _sets(c, question, limit)
+    first, second, third = [], [], []
+    for row in rows:
+        if row[0] in side_by_side:
+            first.append(row)
+        elif full is None or row[0] in full:
+            second.append(row)
+        else:
+            third.append(row)
+    for tier, is_full in ((first, True), (second, True), (third, False)):
+        yield from ((id_, rank, is_full) for id_, rank in tier)
+
+
+def _sets(c: sqlite3.Connection, question: Question, limit: int) -> tuple[set[int] | None, set[int]]:
+    """Segments with all words (None: whatever matches has them), and with all of them side by side."""
     phrase = question.as_phrase()
     if not phrase:
-        yield from _admitted(c, question.all_words(), scope, limit)
-        return
-    rows = c.execute(SQL["words"], (question.all_words(), limit)).fetchall()
-    if len(rows) == limit:  # the best by bm25 alone need not have the words side by side
-        yield from _admitted(c, phrase, scope, limit)
-    elif rows:
-        side_by_side = {id_ for (id_,) in c.execute(SQL["words_anywhere"], (phrase, limit))}
-        rows.sort(key=lambda row: row[0] not in side_by_side)
-        yield from _admitted_of(c, rows, scope)
-        return
-    if rows:
-        yield from _admitted(c, question.all_words(), scope, limit)
+        return None, set()
+    full = {id_ for (id_,) in c.execute(SQL["words_anywhere"], (question.all_words(), limit))}
+    return full, {id_ for (id_,) in c.execute(SQL["words_anywhere"], (phrase, limit))} if full else set()
 
 
-def _with_some_words(c: sqlite3.Connection, question: Question, scope: Scope, counts: TermCounts,
-                     limit: int) -> Iterator[_Row]:  # fmt: skip
-    if len(question.terms) < 2:
-        return
-    if match := telling(question, counts.of(c, question.terms)):
-        yield from _admitted(c, match, scope, limit)
-
-
-def telling(question: Question, counts: dict[str, int]) -> str:
-    """Any of the rarest terms that the budget allows. Where all are common: all but one of them, or the rarer of two."""
-    there = sorted((term for term in question.terms if counts[term]), key=lambda term: counts[term])
+def telling(question: Question, counts: dict[str, int]) -> tuple[str, ...]:
+    """The rarest terms, as many as the budget of matches allows; () where every one is common."""
     rare: list[str] = []
-    left = _BUDGET
-    for term in there:
+    left = _MATCHED
+    for term in sorted((term for term in question.terms if counts[term]), key=lambda term: counts[term]):
         left -= counts[term]
-        if left > 0:
+        if left >= 0:
             rare.append(term)
-    if rare:
-        return _any_of(question, rare)
-    if len(there) < 3:
-        return _any_of(question, there[:1])
-    leave_one_out = (tuple(term for term in there if term != left_out) for left_out in there)
-    return " OR ".join(f"({replace(question, terms=terms).all_words()})" for terms in leave_one_out)
+    return tuple(rare)
 
 
-def _any_of(question: Question, terms: Collection[str]) -> str:
-    if not terms:
-        return ""
-    some = replace(question, terms=tuple(terms))
-    return some.any_word() or some.all_words()
-
-
-def _admitted(c: sqlite3.Connection, match: str, scope: Scope, limit: int) -> Iterator[_Row]:
-    """Matches in admitted contents, best first. Reads on as long as it is asked, so that a filter loses nothing."""
-    if scope.contents is not None:
-        yield from _of_admitted(c, c.execute(SQL["words"], (match, _UNLIMITED)), scope)
-        return
-    first = limit + _SPARE
-    rows = c.execute(SQL["words"], (match, first)).fetchall()
-    yield from _of_admitted(c, rows, scope)
-    if len(rows) == first:
-        # Hidden or filtered files took the places: read all the rest. Rare, so it is asked again from the start.
-        yield from _of_admitted(c, c.execute(SQL["words"], (match, _UNLIMITED)), scope, skip=first)
-
-
-def _of_admitted(c: sqlite3.Connection, rows: Iterable[_Row], scope: Scope, *, skip: int = 0,
-                 chunk: int = 500) -> Iterator[_Row]:  # fmt: skip
-    batch: list[_Row] = []
-    for i, row in enumerate(rows):
-        if i < skip or (scope.contents is not None and row[0] >> CONTENT_SHIFT not in scope.contents):
-            continue
-        batch.append(row)
-        if len(batch) >= chunk:
-            yield from _admitted_of(c, batch, scope)
-            batch = []
-    yield from _admitted_of(c, batch, scope)
-
-
-def _admitted_of(c: sqlite3.Connection, batch: list[_Row], scope: Scope) -> Iterator[_Row]:
-    contents = admitted_contents(c, {ContentId(id_ >> CONTENT_SHIFT) for id_, _ in batch}, scope)
-    return ((id_, -rank) for id_, rank in batch if id_ >> CONTENT_SHIFT in contents)
+def _may_have_more(c: sqlite3.Connection, question: Question, found: list[RankedSegment]) -> bool:
+    """True if hidden files may have taken the places: more match than were found."""
+    n = c.execute(SQL["count_words"], (question.all_words(), _ENOUGH)).fetchone()[0]
+    return int(n) > len(found)
 
 
 def satisfying(c: sqlite3.Connection, question: Question, contents: Collection[ContentId]) -> set[ContentId]:

@@ -7,6 +7,15 @@ SELECT rowid, rank FROM segment_words WHERE segment_words MATCH ?1 ORDER BY rank
 -- words_anywhere --  Segments that match, in no order: cheap, because nothing is ranked.
 SELECT rowid FROM segment_words WHERE segment_words MATCH ?1 LIMIT ?2;
 
+-- newest_words --  Where the newest so many matches begin; no row if there are fewer.
+SELECT rowid FROM segment_words WHERE segment_words MATCH ?1 ORDER BY rowid DESC LIMIT 1 OFFSET ?2;
+
+-- words_from --  Matches from a segment on, best first.
+SELECT rowid, rank FROM segment_words WHERE segment_words MATCH ?1 AND rowid >= ?2 ORDER BY rank;
+
+-- words_newest_first --  Matches, newest first.
+SELECT rowid FROM segment_words WHERE segment_words MATCH ?1 ORDER BY rowid DESC LIMIT ?2;
+
 -- words_between --  Segments that match within a range of segments: does this content have such words?
 SELECT rowid FROM segment_words WHERE segment_words MATCH ?1 AND rowid BETWEEN ?2 AND ?3 LIMIT ?4;
 
