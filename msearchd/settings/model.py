@@ -137,11 +137,21 @@ class EmbeddingModel(_Section):
     )
     source: str = Field(description="Local folder, or model id of the hub.")
     revision: str = Field(default="", description="Revision of a hub model; empty takes the newest cached one.")
-    serves: Literal["text"] = Field(default="text", description="What it embeds.")
-    engine: Literal["auto", "infinity", "sentence_transformers"] = Field(
-        default="auto",
-        description="Which engine runs it; auto takes infinity where it is usable, else sentence_transformers.",
+    serves: Literal["text", "image", "audio", "page", "rerank", "speech"] = Field(
+        default="text",
+        description="What it reads: text, image, audio and page are embedded, rerank compares, speech is written down.",
     )
+    engine: Literal["auto", "infinity", "sentence_transformers", "onnx", "whisper", "colpali", "openai", "vllm"] = (
+        Field(
+            default="auto",
+            description="Which engine runs it; auto: infinity where usable, else sentence_transformers; whisper for speech, colpali for pages.",
+        )
+    )
+    urls: tuple[str, ...] = Field(
+        default=(),
+        description='Servers that run it, for engine = "openai" (vLLM, TEI, infinity, another msearchd): "http://host:port".',
+    )
+    api_key_file: str = Field(default="", description="File that holds the key of those servers.")
     python: str = Field(
         default="",
         description="Interpreter of the engine's environment; empty: the daemon's own (infinity: that of `make infinity`).",
@@ -168,6 +178,22 @@ class InferenceSettings(_Section):
 
     text_model: str = Field(
         default="all-minilm-l6-v2", description="Name of the model that embeds text; empty turns search by meaning off."
+    )
+    image_model: str = Field(
+        default="",
+        description="Name of the model that embeds images (CLIP, SigLIP); empty leaves images to their words.",
+    )
+    audio_model: str = Field(
+        default="", description="Name of the model that embeds sound (CLAP); empty leaves sound to its words."
+    )
+    page_model: str = Field(
+        default="", description="Name of the model that embeds page images (ColPali); empty leaves pages to their text."
+    )
+    speech_model: str = Field(
+        default="", description="Name of the model that writes down speech (Whisper); empty leaves speech unread."
+    )
+    rerank_model: str = Field(
+        default="", description="Name of the model that ranks the best hits again (a cross-encoder); empty does not."
     )
     models: tuple[EmbeddingModel, ...] = Field(
         default=(EmbeddingModel(name="all-minilm-l6-v2", source="sentence-transformers/all-MiniLM-L6-v2"),),
