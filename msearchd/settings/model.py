@@ -144,7 +144,7 @@ class EmbeddingModel(_Section):
     engine: Literal["auto", "infinity", "sentence_transformers", "onnx", "whisper", "colpali", "openai", "vllm"] = (
         Field(
             default="auto",
-            description="Which engine runs it; auto: infinity where usable, else sentence_transformers; whisper for speech, colpali for pages.",
+            description="Which engine runs it; auto takes the first usable one of those that serve its kind.",
         )
     )
     urls: tuple[str, ...] = Field(
