@@ -12,7 +12,7 @@ import os
 import shlex
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,7 @@ from msearchd import errors
 from msearchd.aio.child import Limits
 from msearchd.aio.instance import InstanceLock
 from msearchd.aio.loopwatch import LoopWatch
-from msearchd.aio.sdnotify import Notifier, watchdog_interval_s
+from msearchd.aio.sdnotify import Notifier
 from msearchd.aio.sqlite import Database
 from msearchd.aio.supervisor import Service, ServiceState, Supervisor
 from msearchd.api.server import ControlServer
@@ -38,12 +38,14 @@ from msearchd.media.client import Extractors, chunking_fingerprint
 from msearchd.orchestrator.arrears import Arrears
 from msearchd.orchestrator.control import DaemonControl, Parts
 from msearchd.orchestrator.disk_watch import DiskWatch
-from msearchd.orchestrator.dispatcher import Dispatcher, Lane
+from msearchd.orchestrator.dispatcher import Dispatcher
 from msearchd.orchestrator.embed import EmbedStep
 from msearchd.orchestrator.explain import Explainer
 from msearchd.orchestrator.folders import FolderList
+from msearchd.orchestrator.indexing import Indexing
 from msearchd.orchestrator.intake import Intake
 from msearchd.orchestrator.keyed_locks import KeyedLocks
+from msearchd.orchestrator.lanes import lanes_of
 from msearchd.orchestrator.outcomes import Outcomes
 from msearchd.orchestrator.processing import Processing
 from msearchd.orchestrator.recovery import Recovery
@@ -66,9 +68,6 @@ log = structlog.get_logger(__name__)
 EX_OK: Final = 0
 EX_FAILED: Final = 1
 EX_CONFIG: Final = 78
-#: Files whose embedding is asked for together: a window of lengths to sort, and one transaction to make them live.
-_EMBED_GROUP: Final = 64
-_RETRY_START_S: Final = 5.0
 
 
 def run(settings: Settings, *, config_file: str = "") -> int:
@@ -107,7 +106,6 @@ class Daemon:
         self._stack = contextlib.AsyncExitStack()
         self._is_draining = False
         self._recovered = asyncio.Event()  # catalog and store agree
-        self._troubles: dict[str, str] = {}  # by service: what is wrong with it now
         self._notifier = Notifier()
         self._loop_watch = LoopWatch()
         self._supervisor: Supervisor | None = None
@@ -130,11 +128,11 @@ class Daemon:
         self._supervisor = Supervisor(
             [
                 Service("disk", self._disk.run),
-                Service("damage", self._repair_damage),
+                Service("damage", self._indexing.repair_damage),
                 Service("upkeep", self._upkeep.run, stop_grace_s=self._settings.limits.drain_s),
                 Service("watch", self._watcher.run, is_critical=True),
-                Service("index", self._index, is_critical=True, stop_grace_s=self._settings.limits.drain_s + 10),
-                Service("heartbeat", self._heartbeat),
+                Service("index", self._indexing.run, is_critical=True, stop_grace_s=self._settings.limits.drain_s + 10),
+                Service("heartbeat", self._notifier.heartbeat),
                 Service("api", self._serve_api, is_critical=True, stop_grace_s=15),
             ]
         )
@@ -217,7 +215,7 @@ class Daemon:
         self._spaces = Spaces(database=database, catalog=catalog, pool=self._pool, store=self._store)
         self._recovery = Recovery(database=database, catalog=catalog, queue=queue, store=self._store)
         outcomes, locks = Outcomes(database, catalog, queue), KeyedLocks()
-        self._arrears = Arrears(
+        arrears = Arrears(
             database=database,
             catalog=catalog,
             queue=queue,
@@ -256,7 +254,24 @@ class Daemon:
             },
             tell=self._tell,
         )
-        self._dispatcher = Dispatcher(queue, self._lanes(runner, embed))
+        lanes = lanes_of(
+            runner,
+            embed,
+            workers=settings.extract.workers,
+            models=self._text_models(),
+            recovered=self._recovered,
+        )
+        self._indexing = Indexing(
+            catalog=catalog,
+            store=self._store,
+            arrears=arrears,
+            recovery=self._recovery,
+            spaces=self._spaces,
+            dispatcher=Dispatcher(queue, lanes),
+            recovered=self._recovered,
+            is_draining=lambda: self._is_draining,
+            drain_s=settings.limits.drain_s,
+        )
         self._folders = FolderList(
             database=database,
             catalog=catalog,
@@ -324,46 +339,6 @@ class Daemon:
             )
         )
 
-    def _lanes(self, runner: Runner, embed: EmbedStep) -> list[Lane]:
-        workers = self._settings.extract.workers
-
-        async def embed_group(jobs: object) -> None:
-            await runner.run_group(jobs, embed.run)  # type: ignore[arg-type]
-
-        lanes = [
-            # One more than workers: while one outcome is committed, the worker reads the next file.
-            Lane(
-                name="read",
-                steps=((Step.IDENTIFY, None), (Step.EXTRACT, None)),
-                run=runner.run_each,
-                concurrency=workers + 1,
-                claim_ahead=16 * workers,
-            ),
-            Lane(name="ocr", steps=((Step.OCR, None),), run=runner.run_each, concurrency=1, claim_ahead=1),
-            Lane(
-                name="relocate",
-                steps=((Step.RELOCATE, None),),
-                run=runner.run_each,
-                concurrency=2,
-                claim_ahead=32,
-                opens=self._recovered,
-            ),
-        ]
-        lanes += [
-            # Two groups in flight: one is embedded while the other's points are stored.
-            Lane(
-                name=f"embed:{model}",
-                steps=((Step.EMBED, model),),
-                run=embed_group,
-                concurrency=2,
-                group=_EMBED_GROUP,
-                claim_ahead=0,
-                opens=self._recovered,
-            )
-            for model in self._text_models()
-        ]
-        return lanes
-
     def _text_models(self) -> tuple[ModelKey, ...]:
         name = self._settings.inference.text_model
         return (ModelKey(name),) if name else ()
@@ -383,37 +358,6 @@ class Daemon:
                 self.events.close()
             await server.stop()
 
-    async def _heartbeat(self) -> None:
-        """Tell the service manager that the loop turns, if it wants to know."""
-        every_s = watchdog_interval_s()
-        while every_s is not None:
-            self._notifier.watchdog()
-            await asyncio.sleep(every_s)
-
-    async def _index(self) -> None:
-        """Work on the queue; what writes points waits until catalog and store agree. Stopped, drain.
-
-        A store that is down delays vectors alone: new files are found by words and names meanwhile.
-        """
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._recover(), name="recovery")
-                group.create_task(self._dispatcher.run(), name="dispatcher")
-        finally:
-            await self._dispatcher.drain(deadline_s=self._settings.limits.drain_s if self._is_draining else 0)
-            if self._is_draining:
-                with contextlib.suppress(errors.MsearchError, TimeoutError):
-                    async with asyncio.timeout(self._settings.limits.drain_s):
-                        await self._spaces.settle()
-
-    async def _recover(self) -> None:
-        """Make catalog and store agree, once; then the lanes that write points open, and what else is owed is found."""
-        if not self._recovered.is_set():
-            await self._until_it_works("arrears", self._arrears.settle)
-            await self._until_it_works("recovery", self._recovery.at_start)
-            self._recovered.set()
-            await self._until_it_works("arrears", self._arrears.embed)
-
     async def _tell(self, job: Job, error: errors.MsearchError) -> None:
         """An event for whoever listens: which file did not go well, and why."""
         asset = await self._catalog.asset(job.asset)
@@ -426,15 +370,6 @@ class Daemon:
             }
             self.events.publish("file not done", facts)
 
-    async def _repair_damage(self) -> None:
-        """A space whose files were damaged and set aside is embedded again."""
-        while True:
-            damage = await self._store.next_damage()
-            log.error("vector files damaged", space=damage.space, reason=damage.reason)
-            for space in await self._catalog.spaces():
-                if space.name == damage.space:
-                    await self._until_it_works("repair", lambda s=space: self._recovery.compare(s))  # type: ignore[misc]
-
     def _problems(self) -> tuple[str, ...]:
         """What is wrong with the daemon itself, as sentences."""
         fallen = [
@@ -442,19 +377,7 @@ class Daemon:
             for service in (self._supervisor.snapshot() if self._supervisor else ())
             if service.state in {ServiceState.WAITING, ServiceState.LOST}
         ]
-        return (*self._troubles.values(), *fallen)
-
-    async def _until_it_works(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
-        while True:
-            try:
-                await work()
-            except errors.MsearchError as error:
-                self._troubles[name] = f"{name}: {error.sentence()}"
-                log.warning("waiting", service=name, reason=error.sentence())
-                await asyncio.sleep(getattr(error, "after_s", _RETRY_START_S))
-            else:
-                self._troubles.pop(name, None)
-                return
+        return (*self._indexing.problems(), *fallen)
 
     async def _embed_query(self, text: str) -> tuple[Space, Vectors] | None:
         """The question as a vector; None where search by meaning is turned off. Raises what the model raises."""

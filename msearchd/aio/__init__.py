@@ -1,1 +1,1 @@
-"""Asyncio and process building blocks without domain words: wire, children, supervision, SQLite, lanes, back-off."""
+"""Asyncio and process building blocks without domain words: wire, children, supervision, SQLite, back-off."""

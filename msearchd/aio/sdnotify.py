@@ -1,20 +1,20 @@
-"""Talk to the service manager: readiness, status, watchdog, and the sockets it hands over (sd_notify, sd_listen_fds).
+"""Talk to the service manager: readiness, status, watchdog (sd_notify). The sockets it hands over: api/sockets.py.
 
-Uses systemd-python where it is installed, else the standard library; both speak the protocol of sd_notify(3) and
-sd_listen_fds(3). Without a service manager everything here does nothing.
+Uses systemd-python where it is installed, else the standard library; both speak the protocol of sd_notify(3). Without a
+service manager everything here does nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any
 
-_FIRST_FD: Final = 3
 #: (state lines) -> None; never raises.
 Send = Callable[[str], None]
 
@@ -31,19 +31,6 @@ def stdlib_send(state: str) -> None:
         sock.send(state.encode())
 
 
-def stdlib_listen_fds() -> list[tuple[int, str]]:
-    """Descriptors that the service manager passed to this process, with their names ("unknown" where unnamed)."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return []
-    try:
-        count = int(os.environ.get("LISTEN_FDS", "0"))
-    except ValueError:
-        return []
-    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
-    names += ["unknown"] * (count - len(names))
-    return [(_FIRST_FD + n, names[n] or "unknown") for n in range(count)]
-
-
 def _systemd() -> Any | None:
     with contextlib.suppress(ImportError, OSError):
         return importlib.import_module("systemd.daemon")
@@ -55,14 +42,6 @@ def systemd_send(state: str) -> None:
     if (daemon := _systemd()) is not None and os.environ.get("NOTIFY_SOCKET"):
         with contextlib.suppress(OSError):
             daemon.notify(state)
-
-
-def systemd_listen_fds() -> list[tuple[int, str]]:
-    """As stdlib_listen_fds, through systemd-python."""
-    daemon = _systemd()
-    if daemon is None:
-        return []
-    return [(int(fd), name or "unknown") for fd, name in daemon.listen_fds_with_names(unset_environment=False).items()]
 
 
 class Notifier:
@@ -82,6 +61,13 @@ class Notifier:
     def watchdog(self) -> None:
         """Alive: to be called every `watchdog_interval_s` from the loop, after the critical services proved fresh."""
         self._tell(WATCHDOG=1)
+
+    async def heartbeat(self) -> None:
+        """Serve until cancelled: say that the loop turns, if the manager wants to know; returns where it does not."""
+        every_s = watchdog_interval_s()
+        while every_s is not None:
+            self.watchdog()
+            await asyncio.sleep(every_s)
 
     def reloading(self) -> None:
         """Reading the configuration again; `ready` ends it. Without the time stamp systemd would wait for ever."""
@@ -111,19 +97,3 @@ def watchdog_interval_s(env: Mapping[str, str] | None = None) -> float | None:
     except ValueError:
         return None
     return usec / 3_000_000 if usec > 0 else None
-
-
-def take_sockets(
-    name: str, *, listen_fds: Callable[[], Sequence[tuple[int, str]]] | None = None
-) -> list[socket.socket]:
-    """The listening sockets of FileDescriptorName=*name*, as ours: children do not inherit them. Empty if there are none.
-
-    The variables stay set: another part of the daemon may ask for another name.
-    """
-    found = (listen_fds or (systemd_listen_fds if _systemd() is not None else stdlib_listen_fds))()
-    taken = []
-    for fd, its_name in found:
-        if its_name == name:
-            os.set_inheritable(fd, False)
-            taken.append(socket.socket(fileno=fd))
-    return taken

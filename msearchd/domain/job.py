@@ -26,7 +26,6 @@ class Step(enum.StrEnum):
     TRANSCRIBE = "transcribe"  # speech to timed text
     EMBED = "embed"  # vectors of one space; `target` names the model
     RELOCATE = "relocate"  # the asset moved to other folders: the folder list of its content's points follows
-    REMOVE = "remove"  # the asset is gone: hide it at once, sweep what nothing refers to
 
 
 class JobState(enum.StrEnum):

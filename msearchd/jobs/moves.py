@@ -29,7 +29,6 @@ _TRIM_EVERY: Final = 512
 # Read from the enums once: an enum's own `.value` costs a tenth of an enqueue.
 _STEP_NAMES: Final = {step: step.value for step in Step}
 _DONE: Final = Outcome.DONE.value
-_NO_REMOVAL: Final = frozenset(Step) - {Step.REMOVE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,25 +57,12 @@ class JobMoves:
     # -- owing and forgetting ------------------------------------------------------------------------------------------
 
     def enqueue_in(self, c: sqlite3.Connection, owed: Iterable[Owed]) -> None:
-        """Owe steps. What waits, is delayed, blocked or failed is ready again; what runs will run once more.
-
-        REMOVE supersedes all other steps of its asset, IDENTIFY supersedes REMOVE: the newer news is true. A REMOVE
-        that runs meanwhile completes as SUPERSEDED; it looks at that before it destroys anything.
-        """
+        """Owe steps. What waits, is delayed, blocked or failed is ready again; what runs will run once more."""
         now = self._now_ms()
-        rows: list[tuple[int, str, str, int, int]] = []
-        for item in owed:
-            step = _STEP_NAMES[item.step]
-            if item.step is Step.REMOVE:
-                c.executemany(SQL["enqueue"], rows)  # what was owed before it in this very call goes as well
-                rows.clear()
-                self.drop_in(c, item.asset, keep=(Step.REMOVE,))
-                c.execute(SQL["enqueue"], (item.asset, step, item.target, int(item.priority), now))
-                continue
-            if item.step is Step.IDENTIFY and c.execute(SQL["is_removal_owed"], (item.asset,)).fetchone():
-                self.drop_in(c, item.asset, keep=_NO_REMOVAL)
-            rows.append((item.asset, step, item.target, int(item.priority), now))
-        c.executemany(SQL["enqueue"], rows)
+        c.executemany(
+            SQL["enqueue"],
+            [(item.asset, _STEP_NAMES[item.step], item.target, int(item.priority), now) for item in owed],
+        )
 
     def drop_in(self, c: sqlite3.Connection, asset: AssetId, *, keep: Collection[Step] = ()) -> None:
         """Forget what is owed for *asset*, but for *keep*. What runs is forgotten at its end, whatever that is."""

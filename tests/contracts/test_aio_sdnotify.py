@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
-import subprocess
-import sys
 import time
 
 import pytest
 
 from msearchd.aio import sdnotify
 
-SPEAKERS = {
-    "stdlib": (sdnotify.stdlib_send, sdnotify.stdlib_listen_fds),
-    "systemd": (sdnotify.systemd_send, sdnotify.systemd_listen_fds),
-}
+SPEAKERS = {"stdlib": sdnotify.stdlib_send, "systemd": sdnotify.systemd_send}
 
 
 @pytest.fixture(params=SPEAKERS)
@@ -40,7 +36,7 @@ def heard(manager) -> dict[str, str]:
 
 
 def test_every_message_arrives_as_the_manual_says(manager, speaker):
-    notifier = sdnotify.Notifier(SPEAKERS[speaker][0])
+    notifier = sdnotify.Notifier(SPEAKERS[speaker])
     notifier.ready("watching 3 folders")
     assert heard(manager) == {"READY": "1", "STATUS": "watching 3 folders"}
     notifier.ready()
@@ -62,46 +58,12 @@ def test_every_message_arrives_as_the_manual_says(manager, speaker):
 
 def test_without_a_manager_nothing_happens(speaker, monkeypatch):
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    sdnotify.Notifier(SPEAKERS[speaker][0]).ready()
+    sdnotify.Notifier(SPEAKERS[speaker]).ready()
 
 
 def test_a_manager_that_is_gone_is_no_reason_to_stop(speaker, monkeypatch, tmp_path):
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
-    sdnotify.Notifier(SPEAKERS[speaker][0]).watchdog()
-
-
-#: As systemd leaves a process: descriptors from 3 on, and the variables.
-ACTIVATED = """
-import os, sys
-os.dup2(int(sys.argv[3]), 103); os.dup2(int(sys.argv[4]), 104)
-os.dup2(103, 3); os.dup2(104, 4)
-from msearchd.aio import sdnotify
-speaker = {"stdlib": sdnotify.stdlib_listen_fds, "systemd": sdnotify.systemd_listen_fds}[sys.argv[1]]
-if sys.argv[2] == "ours":
-    os.environ["LISTEN_PID"] = str(os.getpid())
-(sock,) = sdnotify.take_sockets("control", listen_fds=speaker) or [None]
-print(sock and (sock.getsockname(), sock.get_inheritable()), sdnotify.take_sockets("other", listen_fds=speaker))
-"""
-
-
-@pytest.mark.parametrize("whose", ["ours", "somebody else's"])
-def test_a_socket_that_was_handed_over_is_taken_by_its_name(speaker, whose, tmp_path):
-    path = str(tmp_path / "s")
-    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as another:
-        listening.bind(path)
-        listening.listen()
-        another.bind(path + "2")
-        another.listen()
-        ended = subprocess.run(
-            [sys.executable, "-c", ACTIVATED, speaker, whose, str(another.fileno()), str(listening.fileno())],
-            pass_fds=(listening.fileno(), another.fileno()),
-            env={**os.environ, "LISTEN_PID": "1", "LISTEN_FDS": "2", "LISTEN_FDNAMES": "metrics:control"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.strip() == (f"('{path}', False) []" if whose == "ours" else "None []")
+    sdnotify.Notifier(SPEAKERS[speaker]).watchdog()
 
 
 @pytest.mark.parametrize(
@@ -116,3 +78,18 @@ def test_a_socket_that_was_handed_over_is_taken_by_its_name(speaker, whose, tmp_
 )
 def test_the_watchdog_is_fed_three_times_as_often_as_asked(env, expected):
     assert sdnotify.watchdog_interval_s(env) == expected
+
+
+async def test_the_heartbeat_ends_by_itself_where_nobody_listens_and_beats_where_somebody_does(monkeypatch):
+    beats: list[str] = []
+    notifier = sdnotify.Notifier(beats.append)
+    monkeypatch.delenv("WATCHDOG_USEC", raising=False)
+    await notifier.heartbeat()
+    assert beats == []
+    monkeypatch.setenv("WATCHDOG_USEC", "30000")
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    beating = asyncio.create_task(notifier.heartbeat())
+    while len(beats) < 3:
+        await asyncio.sleep(0.005)
+    beating.cancel()
+    assert set(beats) == {"WATCHDOG=1"}

@@ -132,29 +132,6 @@ async def test_a_claim_takes_only_its_steps_and_targets(queue):
     assert [job.asset for job in await claim(queue, [(Step.EMBED, None), (Step.OCR, None)])] == [A, C]
 
 
-async def test_a_removal_supersedes_the_other_steps_also_those_in_work(queue):
-    await queue.enqueue([Owed(A, Step.EXTRACT), Owed(A, Step.EMBED, "m")])
-    (job,) = await claim(queue)
-    await queue.enqueue([Owed(A, Step.REMOVE)])
-    assert await claim(queue, [(Step.REMOVE, None)]) == []  # not beside the step that runs
-    assert await queue.complete(job) is Outcome.SUPERSEDED
-    (removal,) = await claim(queue, [(step, None) for step in Step])
-    assert removal.step is Step.REMOVE
-    assert await queue.complete(removal) is Outcome.DONE
-    assert await queue.jobs_of(A) == []
-
-
-@pytest.mark.parametrize("is_running", [False, True])
-async def test_a_file_that_comes_back_calls_its_removal_off(queue, is_running):
-    await queue.enqueue([Owed(A, Step.REMOVE)])
-    removing = await claim(queue, [(Step.REMOVE, None)]) if is_running else []
-    await queue.enqueue([Owed(A, Step.IDENTIFY)])
-    for job in removing:
-        assert await queue.complete(job) is Outcome.SUPERSEDED
-    (job,) = await claim(queue, [(step, None) for step in Step])
-    assert job.step is Step.IDENTIFY
-
-
 async def test_a_dropped_job_in_work_ends_quietly_and_a_new_change_waits_for_its_end(database, queue):
     await queue.enqueue([Owed(A, Step.EXTRACT)])
     (job,) = await claim(queue)

@@ -20,9 +20,6 @@ DELETE FROM job WHERE asset = :asset AND state <> 'running' AND step NOT IN (SEL
 UPDATE job SET is_dropped = 1, generation = generation + 1, updated_ms = :now
 WHERE asset = :asset AND state = 'running' AND is_dropped = 0 AND step NOT IN (SELECT value FROM json_each(:keep));
 
--- is_removal_owed --  One row if the asset is to be removed.
-SELECT 1 FROM job WHERE asset = ?1 AND step = 'remove';
-
 -- forget_targets --  Delete some jobs of a step for targets that are not kept.
 DELETE FROM job WHERE id IN (
   SELECT id FROM job WHERE step = :step AND state <> 'running' AND target NOT IN (SELECT value FROM json_each(:keep)) LIMIT :limit
