@@ -57,12 +57,13 @@ def ranked(c: sqlite3.Connection, text: str, question: Question, scope: Scope, *
     if scope.assets is not None:
         return _rank(c, wanted, sorted(scope.assets), scope, limit)
     width = 1 if scope.is_open else _WIDER
-    candidates = {
-        **dict.fromkeys(_at_path(c, wanted)),
-        **dict.fromkeys(_exact_and_prefix(c, wanted.last, width)),
-        **dict.fromkeys(_by_grams(c, wanted, width)),
-        **dict.fromkeys(_in_named_folders(c, wanted, width)),
-    }
+    candidates = dict.fromkeys(_at_path(c, wanted))
+    named = _exact_and_prefix(c, wanted.last, width)
+    candidates |= dict.fromkeys(named.exact) | dict.fromkeys(named.longer)
+    if not (named.exact and fold.extension(wanted.last)):
+        # Else a whole name was typed and is there: its words in other names are not what is meant.
+        candidates |= dict.fromkeys(_by_grams(c, wanted, width))
+        candidates |= dict.fromkeys(_in_named_folders(c, wanted, width))
     return _rank(c, wanted, list(candidates), scope, limit)
 
 
@@ -96,10 +97,20 @@ def _at_path(c: sqlite3.Connection, wanted: _Wanted) -> Iterable[int]:
     return [id_ for (id_,) in c.execute(SQL["names_in_dirs"], (folders, *exact, *with_extension, _CANDIDATES))]
 
 
-def _exact_and_prefix(c: sqlite3.Connection, last: str, width: int) -> Iterable[int]:
-    for between in _ranges(last) if last else ():
-        for id_, _ in c.execute(SQL["names_between"], (*between, _CANDIDATES * width)):
-            yield id_
+@dataclass(frozen=True, slots=True)
+class _Named:
+    exact: list[int]  # with or without an extension
+    longer: list[int]
+
+
+def _exact_and_prefix(c: sqlite3.Connection, last: str, width: int) -> _Named:
+    if not last:
+        return _Named([], [])
+    found = [
+        [id_ for id_, _ in c.execute(SQL["names_between"], (*between, _CANDIDATES * width))]
+        for between in _ranges(last)
+    ]
+    return _Named([*found[0], *found[1]], found[2])
 
 
 def _look_ups(wanted: _Wanted) -> list[tuple[list[str], int]]:

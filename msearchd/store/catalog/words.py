@@ -11,6 +11,7 @@ weight of the rarest words in them. A filter turns these budgets off: it must lo
 from __future__ import annotations
 
 import heapq
+import json
 import math
 import sqlite3
 from collections import Counter
@@ -76,10 +77,11 @@ def ranked(
     """At most *limit* segments, best first; [] for an empty question. Only visible files in the scope."""
     if question.is_empty:
         return []
-    cheap = scope.is_open
-    found = _take(c, _within_budget(c, question, counts) if cheap else _all_rows(c, question), scope, limit)
-    if cheap and len(found) < limit and _may_have_more(c, question, found):
-        found = _take(c, _all_rows(c, question), scope, limit)
+    if not scope.is_open:
+        return _take(c, _within_scope(c, question, scope, counts), scope, limit)
+    found = _take(c, _within_budget(c, question, counts), scope, limit)
+    if len(found) < limit and _may_have_more(c, question, found):
+        found = _take(c, _all_matches(c, question, counts), scope, limit)
     return found
 
 
@@ -113,6 +115,40 @@ def _all_rows(c: sqlite3.Connection, question: Question) -> Iterator[_Row]:
     return _in_tiers(c, question, rows, _UNLIMITED)
 
 
+def _within_scope(c: sqlite3.Connection, question: Question, scope: Scope, counts: TermCounts) -> Iterator[_Row]:
+    """Every segment of the scope with any of the words, in the cheapest way. A filter loses nothing."""
+    if scope.contents is not None:
+        match, contents = question.any_word() or question.all_words(), json.dumps(sorted(scope.contents))
+        # Sorted here: asked to sort, FTS5 ranks every match before it looks at the contents.
+        rows = sorted(c.execute(SQL["words_of_contents"], (match, CONTENT_SHIFT, contents)), key=lambda row: row[1])
+        yield from _in_tiers(c, question, rows, _UNLIMITED)
+    elif sum(counts.of(c, question.terms).values()) <= _RANKED:
+        yield from _all_rows(c, question)
+    else:
+        yield from _all_matches(c, question, counts)
+
+
+def _all_matches(c: sqlite3.Connection, question: Question, counts: TermCounts) -> Iterator[_Row]:
+    """Every segment with any of the words: those with all of them, with telling ones, with any. Nothing is ranked by
+    bm25, and a tier is looked for when the ones before it were not enough.
+    """
+    if not question.terms:
+        yield from _all_rows(c, question)
+        return
+    full, side_by_side = _sets(c, question, _UNLIMITED)
+    if full is None:
+        full = {id_ for (id_,) in c.execute(SQL["words_anywhere"], (question.all_words(), _UNLIMITED))}
+    yield from ((id_, 0.0, True) for id_ in sorted(side_by_side, reverse=True))
+    yield from ((id_, 0.0, True) for id_ in sorted(full - side_by_side, reverse=True))
+    there = counts.of(c, question.terms)
+    seen = full
+    for terms in (telling(question, there), tuple(term for term in question.terms if there[term])):
+        scores = _weights(c, question, terms, there)
+        order = sorted(scores.items(), key=lambda item: (item[1], item[0]), reverse=True)
+        yield from ((id_, -score, False) for id_, score in order if id_ not in seen)
+        seen = seen | scores.keys()
+
+
 def _within_budget(c: sqlite3.Connection, question: Question, counts: TermCounts) -> Iterator[_Row]:
     """Segments with all words, then with the telling ones, as many as the budgets allow."""
     there = counts.of(c, question.terms)
@@ -141,15 +177,22 @@ def _with_all_words(c: sqlite3.Connection, question: Question, matching: int) ->
 
 def _with_telling_words(c: sqlite3.Connection, question: Question, counts: dict[str, int]) -> list[tuple[int, float]]:
     """Segments by the weight of the rarest words in them. Passages are cut to one length, so that is most of bm25."""
-    rare = telling(question, counts)
+    scores = _weights(c, question, telling(question, counts), counts)
+    return heapq.nlargest(_ENOUGH, scores.items(), key=lambda item: (item[1], item[0]))
+
+
+def _weights(
+    c: sqlite3.Connection, question: Question, terms: Collection[str], counts: dict[str, int]
+) -> dict[int, float]:
+    """Segments with any of the terms: the sum of the weights of those that they have."""
     total = max(1, sum(counts.values()))
     scores: dict[int, float] = {}
-    for term in rare:
+    for term in terms:
         weight = math.log(1 + total / counts[term])
         match = replace(question, terms=(term,)).all_words()
-        for (id_,) in c.execute(SQL["words_anywhere"], (match, _MATCHED)):
+        for (id_,) in c.execute(SQL["words_anywhere"], (match, _UNLIMITED)):
             scores[id_] = scores.get(id_, 0.0) + weight
-    return heapq.nlargest(_ENOUGH, scores.items(), key=lambda item: (item[1], item[0]))
+    return scores
 
 
 def _with_all_but_one(c: sqlite3.Connection, question: Question) -> list[tuple[int, float]]:

@@ -4,6 +4,9 @@
 -- words --  Segments that match, best first.
 SELECT rowid, rank FROM segment_words WHERE segment_words MATCH ?1 ORDER BY rank LIMIT ?2;
 
+-- words_of_contents --  Matches in these contents (JSON list), with their bm25, in no order.
+SELECT rowid, rank FROM segment_words WHERE segment_words MATCH ?1 AND (rowid >> ?2) IN (SELECT value FROM json_each(?3));
+
 -- words_anywhere --  Segments that match, in no order: cheap, because nothing is ranked.
 SELECT rowid FROM segment_words WHERE segment_words MATCH ?1 LIMIT ?2;
 
