@@ -26,11 +26,14 @@ from msearchd.aio.loopwatch import LoopWatch
 from msearchd.aio.sdnotify import Notifier
 from msearchd.aio.sqlite import Database
 from msearchd.aio.supervisor import Service, ServiceState, Supervisor
+from msearchd.api.network import Network, network, token_in
 from msearchd.api.server import ControlServer
 from msearchd.control.events import EventBus
+from msearchd.control.gateway import GatewayHealth
 from msearchd.control.types import path_text
 from msearchd.domain.job import Job, Step
 from msearchd.domain.space import ModelKey, Space, Vectors
+from msearchd.gateway.service import ModelGateway
 from msearchd.inference.pool import Lane as PoolLane
 from msearchd.inference.pool import Pool, Role
 from msearchd.jobs.queue import JobQueue
@@ -59,6 +62,7 @@ from msearchd.orchestrator.upkeep import Upkeep
 from msearchd.search.answer import answer
 from msearchd.search.service import SearchService
 from msearchd.settings import Settings
+from msearchd.settings.address import parse_address
 from msearchd.store.catalog import Catalog
 from msearchd.store.client import StoreProcess
 from msearchd.watch.watcher import Watcher
@@ -163,8 +167,33 @@ class Daemon:
         await self._folders.start()
         self._loop_watch.start()
         self._stack.callback(self._loop_watch.stop)
-        self._server = ControlServer(self._control, settings.api)
+        self._gateway = ModelGateway(
+            self._pool,
+            settings.inference,
+            health=self._gateway_health,
+            deadline_s=settings.inference.request_timeout_s * 10,
+        )
+        self._network = self._network_door()
+        self._server = self._make_server()
         await self._server.start()
+
+    def _make_server(self) -> ControlServer:
+        return ControlServer(self._control, self._settings.api, gateway=self._gateway, network=self._network)
+
+    def _network_door(self) -> Network | None:
+        """The TCP listener for the models, where it is switched on."""
+        api = self._settings.api
+        if not api.listen:
+            return None
+        address = parse_address(api.listen)
+        file = Path(api.token_file).expanduser() if api.token_file else self._settings.data_dir / "api.token"
+        if not address.is_local:
+            log.warning("models are served beyond this machine, without encryption", address=str(address))
+        return network(address, token=token_in(file), hosts=api.hosts)
+
+    async def _gateway_health(self) -> GatewayHealth:
+        """The models answer while the daemon runs: they load on demand."""
+        return GatewayHealth(status="unwell", reason="stopping") if self._is_draining else GatewayHealth(status="ok")
 
     async def _build_records(self, data_dir: Path) -> None:
         file = data_dir / "msearchd.db"
@@ -348,7 +377,7 @@ class Daemon:
     async def _serve_api(self) -> None:
         """Answer calls. A server that fell is spent: the next start of this service makes a new one."""
         if self._server is None:
-            self._server = ControlServer(self._control, self._settings.api)
+            self._server = self._make_server()
             await self._server.start()
         try:
             await self._server.wait()

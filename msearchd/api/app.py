@@ -22,19 +22,20 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from msearchd import errors
+from msearchd.api import door as entrance
 from msearchd.api import openapi, problems
+from msearchd.api.door import Door
+from msearchd.api.gateway_routes import GATEWAY_ROUTES
+from msearchd.api.openai_shape import error_of
 from msearchd.api.problems import Refusal, refusal
 from msearchd.api.reading import Disconnected, Refused, parsed_body, parsed_query, read_body
-from msearchd.api.routes import BASE, ROUTES
+from msearchd.api.routes import ROUTES
 from msearchd.api.sse import HEARTBEAT_S, serve_events, until_gone
-from msearchd.api.table import Answer, Call, Permission, Row
+from msearchd.api.table import BASE, Answer, Call, Dialect, Encoded, Permission, Result, Row
+from msearchd.control.gateway import Gateway
 from msearchd.control.protocol import Control
-from msearchd.control.types import Reply
 
 log = structlog.get_logger(__name__)
-
-#: Names under which a program on this machine may call us. Anything else comes from a page that rebound a name.
-_HOSTS = {"", "localhost", "msearchd"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,48 +55,69 @@ class Peer:
 class _Served:
     """What every endpoint needs."""
 
-    control: Control
+    control: Control | None
+    gateway: Gateway | None
     closing: asyncio.Event
     heartbeat_s: float
 
 
-def build(control: Control, *, closing: asyncio.Event, heartbeat_s: float = HEARTBEAT_S) -> ASGIApp:
-    """The application. `scope["state"]["peer"]` must hold a Peer: without one, only Permission.ANYONE is answered.
+def build(
+    control: Control | None,
+    *,
+    gateway: Gateway | None = None,
+    door: Door | None = None,
+    closing: asyncio.Event,
+    heartbeat_s: float = HEARTBEAT_S,
+) -> ASGIApp:
+    """The application: the control API where there is a *control*, the OpenAI-shaped routes where there is a *gateway*.
 
+    Through the Unix socket `scope["state"]["peer"]` must hold a Peer: without one, only Permission.ANYONE is answered.
+    Through the network (`scope["state"]["is_network"]`) the gateway's routes alone are there, and *door* is its token.
     *closing* set: streams end, waiting calls answer 503, so that a stop never waits for a patient caller.
     """
-    served = _Served(control, closing, heartbeat_s)
+    served = _Served(control, gateway, closing, heartbeat_s)
+    rows = (*(ROUTES if control else ()), *(GATEWAY_ROUTES if gateway else ()))
     by_path: dict[str, list[Row]] = {}
-    for row in ROUTES:
-        by_path.setdefault(row.path, []).append(row)
-    routes = [Route(BASE + path, endpoint=_Endpoint(served, rows)) for path, rows in by_path.items()]
-    routes.append(Route(f"{BASE}/openapi.json", endpoint=_Document()))
+    for row in rows:
+        by_path.setdefault(row.base + row.path, []).append(row)
+    routes = [Route(path, endpoint=_Endpoint(served, some)) for path, some in by_path.items()]
+    if control:
+        routes.append(Route(f"{BASE}/openapi.json", endpoint=_Document(rows)))
+    if gateway:
+        routes.append(Route("/v1/openapi.json", endpoint=_Document(GATEWAY_ROUTES)))
     application = Starlette(routes=routes)
     application.router.default = _not_found
     application.router.redirect_slashes = False
-    return _Guard(application)
+    return _Guard(application, door or Door())
 
 
 class _Guard:
-    """Refuses what only a browser would send: a foreign Host (DNS rebinding), any Origin or Referer."""
+    """Refuses web pages, and keeps the control API out of the network."""
 
-    def __init__(self, application: ASGIApp) -> None:
+    def __init__(self, application: ASGIApp, door: Door) -> None:
         self._application = application
+        self._door = door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         headers = Headers(scope=scope)
-        host = headers.get("host", "").strip().lower()
-        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-        if name not in _HOSTS:
-            detail, hint = f"the Host {name!r} is none of ours", "call http://localhost/... through the socket"
-        elif "origin" in headers or "referer" in headers:
-            detail, hint = "a web page may not call the control API", "call it without Origin and Referer"
-        else:
-            await self._application(scope, receive, send)
+        state = scope.setdefault("state", {})
+        door = self._door if state.get("is_network") else None
+        refused = entrance.strange(headers, door=door)
+        if refused is not None:
+            await _refuse(refused, send, dialect=_dialect_at(scope["path"]))
             return
-        await _refuse(refusal(HTTPStatus.MISDIRECTED_REQUEST, "misdirected", detail, hint=hint), send)
+        if door is not None:
+            state["has_token"] = entrance.has_token(headers, door=door)
+            if scope["path"].startswith(BASE):
+                await _not_found(scope, receive, send)
+                return
+        await self._application(scope, receive, send)
+
+
+def _dialect_at(path: str) -> Dialect:
+    return Dialect.PROBLEM if path.startswith(BASE) else Dialect.OPENAI
 
 
 class _Endpoint:
@@ -107,9 +129,10 @@ class _Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         row = self._rows.get(scope["method"])
+        dialect = next(iter(self._rows.values())).dialect
         try:
             if row is None:
-                await _refuse(_wrong_method(scope["method"], self._rows), send)
+                await _refuse(_wrong_method(scope["method"], self._rows), send, dialect=dialect)
                 return
             _check_permission(row, scope)
             call = await self._understood(row, scope, receive)
@@ -123,21 +146,22 @@ class _Endpoint:
         except Disconnected:
             return
         except Refused as error:
-            await _refuse(error.refusal, send)
+            await _refuse(error.refusal, send, dialect=dialect)
         except errors.MsearchError as error:
             if isinstance(error, errors.Bug):
                 log.exception("request failed", path=scope["path"], error=str(error))
-            await _refuse(problems.from_error(error), send)
+            await _refuse(problems.from_error(error), send, dialect=dialect)
         except Exception as error:  # the one place where a request's bug ends
             log.exception("request failed", path=scope["path"], error=repr(error))
-            await _refuse(problems.from_bug(error), send)
+            await _refuse(problems.from_bug(error), send, dialect=dialect)
 
     async def _understood(self, row: Row, scope: Scope, receive: Receive) -> Call:
         headers = Headers(scope=scope)
-        body = await read_body(receive, headers) if row.body else b""
+        body = await read_body(receive, headers, max_bytes=row.max_body_bytes) if row.body else b""
         try:
             return Call(
-                control=self._served.control,
+                control=self._served.control,  # type: ignore[arg-type]  # without one, its rows are not routed
+                gateway=self._served.gateway,
                 body=parsed_body(body, row.body) if row.body else None,
                 query=_query(row, scope, headers),
                 path=scope["path_params"],
@@ -145,13 +169,13 @@ class _Endpoint:
         except ValidationError as error:
             raise Refused(problems.from_validation(error)) from error
 
-    async def _handled(self, row: Row, call: Call, receive: Receive) -> Reply | Answer | None:
+    async def _handled(self, row: Row, call: Call, receive: Receive) -> Result:
         if row.handler is None:
             message = f"{row.name} has neither handler nor stream"
             raise errors.Bug(message)
         if not row.waits:
             return await row.handler(call)
-        result: Reply | Answer | None = await _until_left(row.handler(call), receive, self._served.closing)
+        result: Result = await _until_left(row.handler(call), receive, self._served.closing)
         return result
 
 
@@ -182,7 +206,12 @@ async def _until_left(work: Awaitable[Any], receive: Receive, closing: asyncio.E
 
 
 def _check_permission(row: Row, scope: Scope) -> None:
-    peer: Peer | None = scope.get("state", {}).get("peer")
+    state = scope.get("state", {})
+    if state.get("is_network"):
+        if row.permission is Permission.OWNER and not state["has_token"]:
+            raise Refused(entrance.no_token())
+        return
+    peer: Peer | None = state.get("peer")
     if row.permission is Permission.OWNER and (peer is None or not peer.is_owner):
         raise Refused(
             refusal(HTTPStatus.FORBIDDEN, "forbidden", "answers tell about private files, so only their owner may ask",
@@ -199,42 +228,55 @@ def _wrong_method(method: str, rows: Mapping[str, Row]) -> Refusal:
 async def _not_found(scope: Scope, _receive: Receive, send: Send) -> None:
     await _refuse(
         refusal(HTTPStatus.NOT_FOUND, errors.NotFound.code, f"there is nothing at {scope['path']}",
-                hint=f"GET {BASE}/openapi.json lists everything there is"), send,
+                hint=f"GET {_document_at(scope['path'])} lists everything there is"),
+        send, dialect=_dialect_at(scope["path"]),
     )  # fmt: skip
+
+
+def _document_at(path: str) -> str:
+    return f"{BASE}/openapi.json" if path.startswith(BASE) else "/v1/openapi.json"
 
 
 class _Document:
     """openapi.json, for anyone."""
 
-    def __init__(self) -> None:
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._rows = tuple(rows)
         self._body = b""  # made when first asked for: it costs a start a tenth of a second
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         if scope["method"] == "GET":
-            self._body = self._body or json.dumps(openapi.document(ROUTES, base=BASE)).encode("ascii")
+            self._body = self._body or json.dumps(openapi.document(self._rows)).encode("ascii")
             await _send(200, self._body, {"content-type": "application/json"}, send)
         else:
             allowed = {"allow": "GET"}
-            await _refuse(
-                refusal(HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", "only GET", headers=allowed), send
-            )
+            only = refusal(HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", "only GET", headers=allowed)
+            await _refuse(only, send, dialect=_dialect_at(scope["path"]))
 
 
-async def _answer(result: Reply | Answer | None, row: Row, send: Send) -> None:
+async def _answer(result: Result, row: Row, send: Send) -> None:
+    if isinstance(result, Encoded):
+        await _send(row.status, result.body, {"content-type": "application/json"}, send)
+        return
     answer = result if isinstance(result, Answer) else None
-    reply = answer.reply if answer else result
+    reply = result.reply if isinstance(result, Answer) else result
     status = answer.status if answer else row.status
     if reply is None:
         await _send(status, b"", {}, send)
         return
-    # ASCII: a path's bytes that are not UTF-8 travel as escaped surrogates.
-    body = json.dumps(reply.model_dump(), separators=(",", ":")).encode("ascii")  # type: ignore[union-attr]
+    # ASCII: a path's bytes that are not UTF-8 travel as escaped surrogates. OpenAI's API leaves out what is not there.
+    plain = reply.model_dump(exclude_none=row.dialect is Dialect.OPENAI)
+    body = json.dumps(plain, separators=(",", ":")).encode("ascii")
     await _send(status, body, {"content-type": "application/json", **(answer.headers if answer else {})}, send)
 
 
-async def _refuse(answer: Refusal, send: Send) -> None:
-    body = json.dumps(answer.problem.model_dump()).encode("ascii")
-    await _send(answer.status, body, {"content-type": "application/problem+json", **answer.headers}, send)
+async def _refuse(answer: Refusal, send: Send, *, dialect: Dialect) -> None:
+    status, body = answer.status, b""
+    if dialect is Dialect.OPENAI:
+        status, body = error_of(answer)
+    else:
+        body = json.dumps(answer.problem.model_dump()).encode("ascii")
+    await _send(status, body, {"content-type": dialect.value, **answer.headers}, send)
 
 
 async def _send(status: int, body: bytes, headers: Mapping[str, str], send: Send) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from msearchd import __version__
-from msearchd.api.table import Permission, Row
+from msearchd.api.table import Dialect, Permission, Row
+from msearchd.control.gateway import ApiError
 from msearchd.control.replies import Problem
 
-_PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}
 #: What any call may be answered with; the sentences stand once, under components/responses.
 _COMMON = {
     400: "The request is not as it should be; `errors` names the fields.",
@@ -29,20 +29,27 @@ _COMMON = {
 _OWNER = {403: "Only the daemon's user and root may ask this."}
 _BODY = {413: "The body is too long.", 415: "The body is not called JSON."}
 _ASSET = {422: "A file cannot be read as it is."}
+_ERRORS = {Dialect.PROBLEM: Problem, Dialect.OPENAI: ApiError}
+#: OpenAI's clients repeat a 409 by themselves, so there a missing file of weights is told by 424.
+_IN_OPENAI = {
+    400: "The request is not as it should be; `param` names the field.",
+    401: "The token is missing or wrong (network listener only).",
+    424: "A setting, package or file of weights is missing; the message says what to do.",
+}
 
 
-def document(rows: Iterable[Row], *, base: str) -> dict[str, Any]:
-    """The OpenAPI document of *rows* below the path *base*."""
+def document(rows: Iterable[Row]) -> dict[str, Any]:
+    """The OpenAPI document of *rows*."""
     rows = tuple(rows)
     models = [(row.reply, "serialization") for row in rows if row.reply]
     models += [(row.body, "validation") for row in rows if row.body]  # type: ignore[misc]
     _, definitions = models_json_schema(
-        [*models, (Problem, "serialization")],  # type: ignore[list-item]
+        [*models, *((kind, "serialization") for kind in {_ERRORS[row.dialect] for row in rows})],  # type: ignore[list-item]
         ref_template="#/components/schemas/{model}",
     )
     paths: dict[str, dict[str, Any]] = {}
     for row in rows:
-        paths.setdefault(base + row.path, {})[row.method.lower()] = _operation(row)
+        paths.setdefault(row.base + row.path, {})[row.method.lower()] = _operation(row)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -69,7 +76,7 @@ def _operation(row: Row) -> dict[str, Any]:
 
 def _parameters(row: Row) -> list[dict[str, Any]]:
     found = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}}
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": row.id_pattern}}
         for name in re.findall(r"\{(\w+)\}", row.path)
     ]
     if row.query:
@@ -94,14 +101,19 @@ def _responses(row: Row) -> dict[str, Any]:
         **(_OWNER if row.permission is Permission.OWNER else {}),
         **(_BODY | _ASSET if row.body else {}),
     }
+    if row.dialect is Dialect.OPENAI:
+        del refusals[409]
+        refusals |= _IN_OPENAI
     for status, sentence in sorted({**refusals, **row.statuses}.items()):
         if status < HTTPStatus.BAD_REQUEST:
             responses[str(status)] = {"description": sentence, "content": _json(_ref(row.reply))}
         else:
             responses[str(status)] = {
                 "description": sentence,
-                "content": {"application/problem+json": {"schema": _PROBLEM_REF}},
+                "content": {row.dialect.value: {"schema": _ref(_ERRORS[row.dialect])}},
             }
+    if row.name == "gatewayHealth":
+        responses["503"]["content"] = _json({"anyOf": [_ref(ApiError), _ref(row.reply)]})
     if row.name == "health":  # not well is an answer, not an error
         responses["503"]["content"] |= _json(_ref(row.reply))
     return responses

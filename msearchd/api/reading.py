@@ -1,6 +1,6 @@
 """Requests as they come over the wire, into the models of msearchd.control; every refusal is one of our errors.
 
-In: ASGI receive, query strings. Out: bytes, plain values, request models. Bounded: a body is at most MAX_BODY_BYTES.
+In: ASGI receive, query strings. Out: bytes, plain values, request models. Bounded: a body has a greatest length.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import types
 import typing
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
 from starlette.types import Receive
@@ -18,9 +18,6 @@ from starlette.types import Receive
 from msearchd.api.problems import Refusal, refusal
 from msearchd.control.types import Request
 from msearchd.errors import BadRequest
-
-#: Ten thousand paths of the greatest length would be 40 MB; nobody sends them in one go.
-MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 
 R = TypeVar("R", bound=Request)
 
@@ -37,8 +34,8 @@ class Disconnected(Exception):  # noqa: N818
     """The caller hung up."""
 
 
-async def read_body(receive: Receive, headers: Mapping[str, str]) -> bytes:
-    """The whole body. Refused: longer than MAX_BODY_BYTES, or not called JSON. Disconnected: hung up on the way."""
+async def read_body(receive: Receive, headers: Mapping[str, str], *, max_bytes: int) -> bytes:
+    """The whole body. Refused: longer than *max_bytes*, or not called JSON. Disconnected: hung up on the way."""
     chunks: list[bytes] = []
     length = 0
     while True:
@@ -47,10 +44,10 @@ async def read_body(receive: Receive, headers: Mapping[str, str]) -> bytes:
             raise Disconnected
         chunks.append(message.get("body", b""))
         length += len(chunks[-1])
-        if length > MAX_BODY_BYTES:
+        if length > max_bytes:
             raise Refused(
-                refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", f"the body exceeds {MAX_BODY_BYTES} bytes",
-                        hint="send fewer paths at once", headers={"connection": "close"})
+                refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", f"the body exceeds {max_bytes} bytes",
+                        hint="send less at once", headers={"connection": "close"})
             )  # fmt: skip
         if not message.get("more_body", False):
             break

@@ -10,12 +10,11 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from msearchd import __version__
-from msearchd.api.table import Answer, Call, Permission, Row
+from msearchd.api.table import BASE, Answer, Call, Permission, Row
 from msearchd.control import replies, requests
 from msearchd.control.events import Event
 from msearchd.control.types import path_bytes
 
-BASE: Final = "/control/v1"
 #: Versions of the API that this program speaks; a client asks GET version.
 API_VERSION: Final = 1
 API_OLDEST: Final = 1

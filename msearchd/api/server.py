@@ -20,7 +20,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from msearchd import errors
 from msearchd.api import app, sockets
+from msearchd.api.network import Network, listen
 from msearchd.api.sse import HEARTBEAT_S
+from msearchd.control.gateway import Gateway
 from msearchd.control.protocol import Control
 from msearchd.settings.model import ApiSettings
 
@@ -35,7 +37,9 @@ class _PeerProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Put the peer where requests of this connection find it: scope["state"]["peer"]."""
-        self.app_state = {**self.app_state, "peer": peer_of(transport.get_extra_info("socket"))}
+        connected = transport.get_extra_info("socket")
+        is_network = connected.family != socket.AF_UNIX
+        self.app_state = {**self.app_state, "peer": peer_of(connected), "is_network": is_network}
         super().connection_made(transport)
 
 
@@ -72,17 +76,25 @@ class _Server(uvicorn.Server):
 
 
 class ControlServer:
-    """The control API as a service of the daemon. After `stop` it is spent."""
+    """The API as a service of the daemon: control and gateway, socket and network. After `stop` it is spent.
+
+    *settings* None: no Unix socket. *network* None: no TCP listener.
+    """
 
     def __init__(
-        self, control: Control, settings: ApiSettings, *, environ: MutableMapping[str, str] | None = None,
+        self, control: Control | None, settings: ApiSettings | None, *, gateway: Gateway | None = None,
+        network: Network | None = None, environ: MutableMapping[str, str] | None = None,
         heartbeat_s: float = HEARTBEAT_S,
     ) -> None:  # fmt: skip
         self._settings = settings
+        self._network = network
         self._environ = os.environ if environ is None else environ
         self._closing = asyncio.Event()
         self._listeners: list[sockets.Listener] = []
-        application: Any = app.build(control, closing=self._closing, heartbeat_s=heartbeat_s)
+        application: Any = app.build(
+            control, gateway=gateway, door=network.door if network else None, closing=self._closing,
+            heartbeat_s=heartbeat_s,
+        )  # fmt: skip
         self._server = _Server(
             uvicorn.Config(
                 application, http=_PeerProtocol, ws="none", lifespan="off", log_config=None, access_log=False,
@@ -92,9 +104,26 @@ class ControlServer:
         )  # fmt: skip
         self._serving: asyncio.Task[None] | None = None
 
+    @property
+    def addresses(self) -> list[Any]:
+        """Where it listens, as the kernel says: a path, or (host, port)."""
+        return [listener.socket.getsockname() for listener in self._listeners]
+
     async def start(self) -> None:
-        """Listen; answers from when it returns. Raises Misconfigured if the socket cannot be had."""
-        self._listeners = sockets.inherited(self._environ) or [sockets.bind(self._settings.socket)]
+        """Listen; answers from when it returns. Raises Misconfigured if a socket cannot be had."""
+        try:
+            await self._start()
+        except BaseException:
+            self._release()
+            raise
+        inherited = any(listener.is_inherited for listener in self._listeners)
+        log.info("api listening", sockets=self.addresses, inherited=inherited)
+
+    async def _start(self) -> None:
+        if self._settings is not None:
+            self._listeners += sockets.inherited(self._environ) or [sockets.bind(self._settings.socket)]
+        if self._network is not None:
+            self._listeners.append(listen(self._network.address))
         serving = self._server.serve(sockets=[listener.socket for listener in self._listeners])
         self._serving = asyncio.create_task(serving, name="api")
         up = asyncio.create_task(self._server.is_up.wait(), name="api-up")
@@ -102,8 +131,6 @@ class ControlServer:
         up.cancel()
         if self._serving.done():
             await self.wait()
-        names = [listener.socket.getsockname() for listener in self._listeners]
-        log.info("api listening", sockets=names, inherited=self._listeners[0].path is None)
 
     async def wait(self) -> None:
         """Return after `stop`. Raises Bug if the server ended by itself."""
@@ -120,6 +147,9 @@ class ControlServer:
         self._server.may_stop.set()
         if self._serving is not None:
             await asyncio.wait({self._serving})
+        self._release()
+
+    def _release(self) -> None:
         for listener in self._listeners:
             listener.socket.close()
             listener.remove_file()

@@ -29,6 +29,7 @@ class Listener:
     socket: socket.socket
     path: Path | None = None
     file: tuple[int, int] | None = None
+    is_inherited: bool = False
 
     def remove_file(self) -> None:
         """Unlink the socket file if it is still the one that we made; a successor's file stays."""
@@ -130,5 +131,5 @@ def inherited(environ: MutableMapping[str, str]) -> list[Listener]:
             message = f"descriptor {fd} from the service manager is no Unix stream socket"
             raise Misconfigured(message, key="LISTEN_FDS", hint="use ListenStream=/path in the .socket unit")
         handed.setblocking(False)
-        listeners.append(Listener(handed))
+        listeners.append(Listener(handed, is_inherited=True))
     return listeners

@@ -5,11 +5,24 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from msearchd.control.events import Event
+from msearchd.control.gateway import Gateway
 from msearchd.control.protocol import Control
 from msearchd.control.types import Reply, Request
+
+#: Where the control API lives; the OpenAI-shaped routes live under /v1.
+BASE: Final = "/control/v1"
+#: Ten thousand paths of the greatest length would be 40 MB; nobody sends them in one go.
+MAX_BODY_BYTES: Final = 8 * 1024 * 1024
+
+
+class Dialect(enum.Enum):
+    """How errors are shaped."""
+
+    PROBLEM = "application/problem+json"  # RFC 9457
+    OPENAI = "application/json"  # {"error": {"message", "type", "param", "code"}}
 
 
 class Permission(enum.StrEnum):
@@ -27,6 +40,7 @@ class Call:
     body: Any
     query: Any
     path: Mapping[str, str] = field(default_factory=dict)
+    gateway: Gateway | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +52,15 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Handler = Callable[[Call], Awaitable[Reply | Answer | None]]
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A reply that is JSON already: one that is too long to be made in one go."""
+
+    body: bytes
+
+
+Result = Reply | Answer | Encoded | None
+Handler = Callable[[Call], Awaitable[Result]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,3 +82,8 @@ class Row:
     permission: Permission = Permission.OWNER
     #: True where it may take long: it ends early when the caller hangs up or the daemon stops.
     waits: bool = False
+    base: str = BASE
+    dialect: Dialect = Dialect.PROBLEM
+    max_body_bytes: int = MAX_BODY_BYTES
+    #: What {id} in the path may look like.
+    id_pattern: str = "^[A-Za-z0-9_-]{1,64}$"

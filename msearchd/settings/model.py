@@ -258,6 +258,17 @@ class ApiSettings(_Section):
     """[api]: the control socket."""
 
     socket: Path = Field(default_factory=_default_socket, description="Unix socket of the control API.")
+    listen: str = Field(
+        default="",
+        description='Address of a TCP listener for /v1 (models, OpenAI-shaped), such as "127.0.0.1:7683"; empty opens none.',
+    )
+    token_file: str = Field(
+        default="",
+        description="File with the token of TCP callers, made at the first start; empty: api.token in data_dir.",
+    )
+    hosts: tuple[str, ...] = Field(
+        default=(), description="Further names by which TCP callers may call this machine; addresses are always taken."
+    )
 
 
 class LimitsSettings(_Section):

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from msearchd.settings.address import parse_address
 from msearchd.settings.locate import KeyPath
 from msearchd.settings.model import Settings
 from msearchd.settings.problems import did_you_mean
@@ -27,6 +28,7 @@ def complaints(settings: Settings, *, may_be_away: bool = False) -> Iterator[Com
     yield from _folders(settings, may_be_away=may_be_away)
     yield from _data_dir(settings)
     yield from _socket(settings)
+    yield from _listener(settings)
     yield from _models(settings)
     yield from _store(settings)
     if settings.extract.chunk_overlap_chars >= settings.extract.chunk_chars:
@@ -101,6 +103,17 @@ def _socket(settings: Settings) -> Iterator[Complaint]:
         )
     elif socket.is_dir():
         yield ("api", "socket"), f"{str(socket)!r} is a folder; name the socket file in it"
+
+
+def _listener(settings: Settings) -> Iterator[Complaint]:
+    if settings.api.listen:
+        try:
+            parse_address(settings.api.listen)
+        except ValueError as error:
+            yield ("api", "listen"), str(error)
+    file = settings.api.token_file
+    if file and not os.path.isabs(os.path.expanduser(file)):
+        yield ("api", "token_file"), f"{file!r} is relative; write the whole path, or one that begins with ~/"
 
 
 def _models(settings: Settings) -> Iterator[Complaint]:
