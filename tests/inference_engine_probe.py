@@ -18,7 +18,7 @@ def attempt(engine, prepared, items):
         rows = engine.embed(prepared, items, width=16)
     except Exception as error:  # noqa: BLE001 - the report says which
         return f"{type(error).__name__}: {error}"
-    return len(rows) // 4
+    return len(rows.data) // 4
 
 
 def once(error, original):

@@ -13,7 +13,7 @@ import struct
 import time
 from pathlib import Path
 
-from msearchd.inference.worker.engines.base import EngineFacts, Prepared
+from msearchd.inference.worker.engines.base import Embedded, EngineFacts, Prepared
 
 DIM = 8
 OOM_TOKENS = 1024
@@ -47,7 +47,7 @@ class Engine:
             for number, word in enumerate(words):
                 if word.startswith("@") and "=" not in word and self._is_due(words[number - 1] if number else ""):
                     self._misbehave(word)
-        return memoryview(b"".join(vector(text) for text in texts))
+        return Embedded(memoryview(b"".join(vector(text) for text in texts)))
 
     @staticmethod
     def _is_due(before):

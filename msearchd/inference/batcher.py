@@ -1,8 +1,8 @@
-"""Gather passages of many files into windows, so that a worker's batches hold texts of like length.
+"""Gather samples of many files into windows, so that a worker's batches hold samples of like cost.
 
-In: calls with some texts each. Out: their vectors in the order of the call. Calls are gathered while the worker
+In: calls with some samples each, all of one kind. Out: their vectors in the order of the call. Calls are gathered while the worker
 computes; an idle worker gets a lone call at once, there is no timer. At most two windows are in flight.
-A worker that dies costs nobody a failure but the text that kills it: what was at work is sent again, then halved.
+A worker that dies costs nobody a failure but the sample that kills it: what was at work is sent again, then halved.
 """
 
 from __future__ import annotations
@@ -18,45 +18,84 @@ import structlog
 
 from msearchd import errors
 from msearchd.aio.child import LinkLost, Reply
+from msearchd.domain.sample import Sample
 from msearchd.domain.space import Vectors
-from msearchd.inference import windows
+from msearchd.inference import parcel, windows
+from msearchd.inference.parcel import Group
 
 log = structlog.get_logger(__name__)
 
 #: Sends one request to the worker and yields the frames of its answer.
-Send = Callable[[Mapping[str, Any]], AsyncGenerator[Reply, None]]
+Send = Callable[[Mapping[str, Any], bytes], AsyncGenerator[Reply, None]]
 
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """One caller: its texts' rows fill up in any order."""
+    """One caller: its samples' rows fill up in any order."""
 
-    role: str
+    group: Group
     count: int
     done: asyncio.Future[Vectors]
     left: int
-    rows: bytearray = field(default_factory=bytearray)
+    rows: Gathered = field(init=False)
 
-    def place(self, index: int, row: memoryview) -> None:
-        size = len(row)
-        if not self.rows:
-            self.rows = bytearray(size * self.count)
-        self.rows[index * size : (index + 1) * size] = row
+    def __post_init__(self) -> None:
+        self.rows = Gathered(self.count)
+
+    def place(self, index: int, rows: memoryview, *, count: int | None, dim: int) -> None:
+        self.rows.place(index, rows, count=count)
         self.left -= 1
         if self.left == 0 and not self.done.done():
-            self.done.set_result(Vectors(bytes(self.rows), self.count, size // 4))
+            self.done.set_result(self.rows.vectors(dim))
 
     def fail(self, error: errors.MsearchError) -> None:
         if not self.done.done():
             self.done.set_exception(error)
 
 
+class Gathered:
+    """Rows of *count* samples that arrive in any order, one row each or many."""
+
+    def __init__(self, count: int) -> None:
+        self._rows: list[bytes | memoryview] = [b""] * count
+        self._counts: list[int] | None = None
+
+    def place(self, index: int, rows: memoryview, *, count: int | None) -> None:
+        """Put a sample's rows in its place; *count* rows, or None for the one row of a single vector."""
+        self._rows[index] = rows
+        if count is not None:
+            if self._counts is None:
+                self._counts = [0] * len(self._rows)
+            self._counts[index] = count
+
+    def vectors(self, dim: int) -> Vectors:
+        """All rows in the order of the samples."""
+        data = b"".join(self._rows)
+        counts = None if self._counts is None else tuple(self._counts)
+        return Vectors(data, len(data) // (4 * dim) if dim else 0, dim, counts)
+
+
+def each_item(reply: Reply) -> Iterator[tuple[int, memoryview, int | None]]:
+    """Index, rows and row count (None: a single vector) of each sample of a frame."""
+    rows: list[int] = reply.args.get("rows", [])
+    counts: list[int] | None = reply.args.get("counts")
+    each = counts if counts is not None else [1] * len(rows)
+    size = len(reply.body) // max(1, sum(each))
+    body, start = memoryview(reply.body), 0
+    for index, count in zip(rows, each, strict=True):
+        yield index, body[start * size : (start + count) * size], None if counts is None else count
+        start += count
+
+
 @dataclass(slots=True, eq=False)
 class _Passage:
+    """A sample that waits or travels; `passages` counts them, whatever their kind."""
+
     call: _Call
     index: int
-    text: str
+    sample: Sample
     cost: int
+    size_bytes: int
     crashes: int = 0
     shortages: int = 0
 
@@ -70,6 +109,7 @@ class _Window:
     wants_fresh_worker: bool = False
     is_innocent: bool = False
     plan: list[list[int]] = field(default_factory=list)
+    dim: int = 0
     answered: set[int] = field(default_factory=set)
 
     def open_passages(self) -> list[_Passage]:
@@ -98,7 +138,7 @@ class Batcher:
         self._forgive = forgive
         self._on_killed = on_killed
         self._waiting: collections.deque[_Passage] = collections.deque()
-        self._waiting_tokens = 0
+        self._waiting_cost = 0
         self._isolated: collections.deque[_Window] = collections.deque()
         self._in_flight: dict[asyncio.Task[None], _Window] = {}  # oldest first
         self._pump_is_due = False
@@ -119,16 +159,17 @@ class Batcher:
         """True while anything waits or is at work."""
         return bool(self._in_flight or self._waiting or self._isolated)
 
-    async def embed(self, texts: Sequence[str], *, role: str) -> Vectors:
-        """Vectors of *texts*, in order; at least one text. Cancelled here, what was not sent is dropped.
+    async def embed(self, samples: Sequence[Sample], *, role: str) -> Vectors:
+        """Vectors of *samples*, in order; at least one, all of one group. Cancelled here, what was not sent is dropped.
 
-        Raises BadAsset that names the text that cannot be embedded, or what loading the model raises.
+        Raises BadAsset that names the sample that cannot be embedded, or what loading the model raises.
         """
-        call = _Call(role, len(texts), asyncio.get_running_loop().create_future(), len(texts))
-        for index, text in enumerate(texts):
-            cost = windows.cost_tokens(len(text.encode()))
-            self._waiting.append(_Passage(call, index, text, cost))
-            self._waiting_tokens += cost
+        group = parcel.group_of(samples[0], role=role)
+        call = _Call(group, len(samples), asyncio.get_running_loop().create_future(), len(samples))
+        for index, sample in enumerate(samples):
+            cost = parcel.cost_of(sample)
+            self._waiting.append(_Passage(call, index, sample, cost, parcel.size_bytes(sample)))
+            self._waiting_cost += cost
         self._pump_soon()
         return await call.done  # cancelled: the future is, and passages of a done call are dropped when met
 
@@ -141,7 +182,7 @@ class Batcher:
             passage.call.fail(stopped)
         self._waiting.clear()
         self._isolated.clear()
-        self._waiting_tokens = 0
+        self._waiting_cost = 0
         tasks = list(self._in_flight)
         for task in tasks:
             task.cancel()
@@ -177,23 +218,26 @@ class Batcher:
                 return window
         while True:
             self._drop_abandoned()
-            if not windows.may_send(
-                self._waiting_tokens, in_flight=len(self._in_flight), batch_tokens=self._batch_tokens
+            if not self._waiting or not windows.may_send(
+                self._waiting_cost, in_flight=len(self._in_flight), batch_cost=self._batch_cost()
             ):
                 return None
             if passages := [passage for passage in self._take() if not passage.call.done.done()]:
                 return _Window(passages)
 
     def _take(self) -> list[_Passage]:
-        role = self._waiting[0].call.role
-        costs = (passage.cost for passage in _while_role(self._waiting, role))
-        taken = [self._waiting.popleft() for _ in range(windows.take_count(costs, batch_tokens=self._batch_tokens))]
-        self._waiting_tokens -= sum(passage.cost for passage in taken)
+        first = self._waiting[0].call.group
+        sizes = ((passage.cost, passage.size_bytes) for passage in _while_group(self._waiting, first))
+        taken = [self._waiting.popleft() for _ in range(windows.take_count(sizes, batch_cost=self._batch_cost()))]
+        self._waiting_cost -= sum(passage.cost for passage in taken)
         return taken
+
+    def _batch_cost(self) -> int:
+        return parcel.batch_cost(self._waiting[0].call.group.kind, batch_tokens=self._batch_tokens)
 
     def _drop_abandoned(self) -> None:
         while self._waiting and self._waiting[0].call.done.done():
-            self._waiting_tokens -= self._waiting.popleft().cost
+            self._waiting_cost -= self._waiting.popleft().cost
 
     # -- one window ----------------------------------------------------------------------------------------------------
 
@@ -203,8 +247,9 @@ class Batcher:
                 await self._restart()
             if window.is_suspect:
                 await self._forgive()
-            args = {"texts": [passage.text for passage in window.passages], "role": window.passages[0].call.role}
-            async with contextlib.aclosing(self._send(args)) as replies:
+            role = window.passages[0].call.group.role
+            args, body = parcel.pack([passage.sample for passage in window.passages], role=role)
+            async with contextlib.aclosing(self._send(args, body)) as replies:
                 async for reply in replies:
                     self._take_frame(window, reply)
         except LinkLost as error:
@@ -219,17 +264,15 @@ class Batcher:
 
     def _take_frame(self, window: _Window, reply: Reply) -> None:
         if "plan" in reply.args:
-            window.plan = reply.args["plan"]
+            window.plan, window.dim = reply.args["plan"], int(reply.args["dim"])
         rows: list[int] = reply.args.get("rows", [])
         window.answered.update(rows)
         reason = str(reply.args.get("reason", ""))
         match reply.args.get("failed"):
             case None if rows:
-                size = len(reply.body) // len(rows)
-                body = memoryview(reply.body)
-                for place, index in enumerate(rows):
+                for index, item_rows, count in each_item(reply):
                     passage = window.passages[index]
-                    passage.call.place(passage.index, body[place * size : (place + 1) * size])
+                    passage.call.place(passage.index, item_rows, count=count, dim=window.dim)
                 self.passages += len(rows)
             case "memory":
                 for index in rows:
@@ -290,12 +333,12 @@ class Batcher:
 
     def _wait_again(self, passages: list[_Passage]) -> None:
         self._waiting.extendleft(reversed(passages))
-        self._waiting_tokens += sum(passage.cost for passage in passages)
+        self._waiting_cost += sum(passage.cost for passage in passages)
 
 
-def _while_role(passages: collections.deque[_Passage], role: str) -> Iterator[_Passage]:
+def _while_group(passages: collections.deque[_Passage], group: Group) -> Iterator[_Passage]:
     for passage in passages:
-        if passage.call.role != role:
+        if passage.call.group != group:
             return
         yield passage
 

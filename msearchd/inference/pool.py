@@ -1,6 +1,6 @@
-"""The pool of models: texts in, vectors out; who is loaded, for how long, and within which memory.
+"""The pool of models: samples in, vectors, scores or speech as text out; who is loaded, for how long, and within which memory.
 
-In: `embed(texts, model=..., role=..., lane=..., deadline_s=...)`. Out: Vectors, order kept, normalised float32.
+In: `embed(samples, model=..., role=..., lane=..., deadline_s=...)`. Out: Vectors, order kept, normalised float32.
 The daemon process loads nothing itself: each model lives in a worker process, and unloading is the end of that process.
 There is no lock while a model loads; plans are made at once from values, the waiting comes after.
 """
@@ -8,9 +8,12 @@ There is no lock while a model loads; plans are made at once from values, the wa
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import os
+import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +21,7 @@ import structlog
 
 from msearchd import errors
 from msearchd.aio.child import DeadlineExpired, Limits
+from msearchd.domain.sample import Pair, Sample, Sound, TimedText
 from msearchd.domain.space import ModelKey, Space, Vectors
 from msearchd.inference.forkserver import ForkServers
 from msearchd.inference.residency import idle_too_long, plan_residency
@@ -86,26 +90,71 @@ class Pool:
         return await (await self._model(model)).space()
 
     async def embed(
-        self, texts: Sequence[str], *, model: ModelKey, role: Role, lane: Lane, deadline_s: float
+        self, samples: Sequence[Sample], *, model: ModelKey, role: Role, lane: Lane, deadline_s: float
     ) -> Vectors:
-        """Embed *texts*: float32[len(texts), dim], L2-normalised, in the order of *texts*. Loads the model if need be.
+        """Embed *samples*, all of one kind: float32[n, dim], L2-normalised, in their order. Loads the model if need be.
 
-        Lone surrogates are replaced by "?". Interactive calls overtake bulk ones between two batches.
-        Raises Misconfigured (weights, package, setting), BadAsset (one text kills its worker or cannot be tokenised: it
-        names the index), RetryLater (worker restarting, memory short), DeadlineExpired. Cancelled, what was not sent is
-        dropped.
+        Multi-vector models give several rows a sample (`rows` says how many). Lone surrogates are replaced by "?".
+        Interactive calls overtake bulk ones between two batches.
+        Raises Misconfigured (weights, package, setting, a kind that the model does not take), BadAsset (one sample kills
+        its worker or cannot be read: it names the index), RetryLater (worker restarting, memory short), DeadlineExpired.
+        Cancelled, what was not sent is dropped.
         """
         loaded = await self._model(model)
-        if not texts:
+        if not samples:
             return Vectors(b"", 0, (await loaded.space()).dim)
-        clean = [_valid_unicode(text) for text in texts]
+        clean = [_valid_unicode(sample) if isinstance(sample, str) else sample for sample in samples]
         try:
             async with asyncio.timeout(deadline_s):
                 await self._make_room(loaded)
                 return await loaded.embed(clean, role=role, lane=lane)
         except TimeoutError as error:
-            message = f"model {model!r} did not embed {len(texts)} texts within {deadline_s:g} s"
+            message = f"model {model!r} did not embed {len(samples)} samples within {deadline_s:g} s"
             raise DeadlineExpired(message, after_s=5.0) from error
+
+    async def rerank(
+        self, query: str, texts: Sequence[str], *, model: ModelKey, lane: Lane, deadline_s: float
+    ) -> tuple[float, ...]:
+        """How well each of *texts* answers *query*, 0 to 1 (sigmoid of the model's score), in the order of *texts*.
+
+        Raises as embed.
+        """
+        if not texts:
+            return ()
+        pairs = [Pair(_valid_unicode(query), _valid_unicode(text)) for text in texts]
+        scores = await self.embed(pairs, model=model, role=Role.QUERY, lane=lane, deadline_s=deadline_s)
+        return tuple(_sigmoid(score) for (score,) in struct.iter_unpack("<f", scores.data))
+
+    async def transcribe(
+        self, sound: Sound, *, model: ModelKey, language: str = "", lane: Lane, deadline_s: float
+    ) -> AsyncGenerator[TimedText, None]:
+        """What is said in *sound*, piece by piece as it is found; close the generator to stop early.
+
+        *deadline_s* limits the wait for each piece. Raises as embed; BadAsset where one place kills the worker twice.
+        """
+        loaded = await self._model(model)
+        loop = asyncio.get_running_loop()
+        due = loop.time() + deadline_s
+        async with contextlib.aclosing(self._pieces(loaded, sound, language=language, lane=lane)) as pieces:
+            while True:
+                try:
+                    async with asyncio.timeout_at(due):
+                        piece = await anext(pieces)
+                except StopAsyncIteration:
+                    return
+                except TimeoutError as error:
+                    message = f"model {model!r} wrote nothing down within {deadline_s:g} s"
+                    raise DeadlineExpired(message, after_s=5.0) from error
+                yield piece
+                due = loop.time() + deadline_s
+
+    async def _pieces(
+        self, loaded: LoadedModel, sound: Sound, *, language: str, lane: Lane
+    ) -> AsyncGenerator[TimedText, None]:
+        await self._make_room(loaded)
+        async with contextlib.aclosing(loaded.transcribe(sound, language=language, lane=lane)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def preload(self, model: ModelKey) -> None:
         """Load and warm *model* now. Raises as embed."""
@@ -222,6 +271,10 @@ def free_bytes() -> int:
     except OSError:
         pass
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _sigmoid(score: float) -> float:
+    return 1.0 / (1.0 + math.exp(-score)) if score >= 0 else math.exp(score) / (1.0 + math.exp(score))
 
 
 def _valid_unicode(text: str) -> str:

@@ -1,11 +1,12 @@
 """One model of the pool: its worker, its engine choice, its batcher, its figures.
 
-In: texts with a lane. Out: vectors. Loads on first use; where engine "auto" meets an engine that is not usable, the
-next one is tried. Never touches another model.
+In: samples with a lane. Out: vectors, or what is said. Loads on first use; where engine "auto" meets an
+engine that is not usable, the next one is tried. Never touches another model.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ import structlog
 
 from msearchd import errors
 from msearchd.aio.child import Child, ChildSpec, Limits, LinkLost, Reply, Starter
+from msearchd.domain.sample import Sample, Sound, TimedText
 from msearchd.domain.space import ModelKey, Space, Vectors
-from msearchd.inference.batcher import Batcher
+from msearchd.inference import parcel
+from msearchd.inference.batcher import Batcher, Gathered, each_item
 from msearchd.inference.residency import Resident
 from msearchd.inference.spec import EngineChoice, Lane, ModelSpec, Role
 from msearchd.inference.worker_process import WorkerProcess
@@ -50,6 +53,13 @@ class ModelStatus:
     idle_s: float = 0.0
     is_pinned: bool = False
     reason: str = ""
+    serves: str = "text"
+    batch_cost: int = 0  # learned: cost units of one batch
+    cost_unit: str = ""  # tokens | patches | frames
+    throughput: float = 0.0  # cost units a second
+    loads: int = 0
+    load_s: float = 0.0  # the last load
+    device_bytes: int = 0  # of an accelerator's memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +92,8 @@ class LoadedModel:
         self._seen_hangs = 0
         self._first_tokens = int(spec.start["batch_tokens"])
         self._facts: Mapping[str, Any] = {}
+        self._learned: dict[str, dict[str, float]] = {}
+        self._loads = 0
         self._failure: tuple[float, errors.Misconfigured] | None = None
         self.last_used_s = time.monotonic()
         self.is_pinned = False
@@ -105,19 +117,47 @@ class LoadedModel:
     async def space(self) -> Space:
         """The model's vector space; loads it only where its files do not tell."""
         card = self.spec.card
-        if card is not None and card.dim is not None:
+        if card is not None and card.dim is not None and self.spec.serves == "text":
             return self.spec.space(card.dim)
         facts = self._facts or await self.ready()
-        return self.spec.space(facts["dim"], facts["fingerprint"])
+        return self.spec.space(facts["dim"], facts["fingerprint"], is_multi=facts.get("multi", False))
 
-    async def embed(self, texts: Sequence[str], *, role: Role, lane: Lane) -> Vectors:
+    async def embed(self, samples: Sequence[Sample], *, role: Role, lane: Lane) -> Vectors:
         """As Pool.embed, without its deadline."""
         self.last_used_s = time.monotonic()
         try:
             if lane is Lane.BULK:
-                return await self._batcher.embed(texts, role=role.value)
-            return await self._embed_now(texts, role=role)
+                return await self._batcher.embed(samples, role=role.value)
+            return await self._embed_now(samples, role=role)
         finally:
+            self.last_used_s = time.monotonic()
+
+    async def transcribe(self, sound: Sound, *, language: str, lane: Lane) -> AsyncGenerator[TimedText, None]:
+        """What is said in *sound*, piece by piece. A worker that dies is started again after the last piece, once a place.
+
+        Raises as ready; BadAsset where one place ends the worker twice.
+        """
+        begin_ms, deaths = 0, 0
+        self._interactive += 1
+        try:
+            while True:
+                try:
+                    async with contextlib.aclosing(
+                        self._pieces(sound, begin_ms, language=language, lane=lane)
+                    ) as pieces:
+                        async for piece in pieces:
+                            begin_ms, deaths = max(begin_ms, piece.t1_ms), 0
+                            yield piece
+                except LinkLost as error:
+                    deaths += 1
+                    if deaths > 1:
+                        message = f"the sound after {begin_ms / 1000:.1f} s ends its model's process ({error})"
+                        raise errors.BadAsset(message) from error
+                    await self._worker.forgive()
+                else:
+                    return
+        finally:
+            self._interactive -= 1
             self.last_used_s = time.monotonic()
 
     async def unload(self) -> None:
@@ -169,6 +209,8 @@ class LoadedModel:
             else "ready"
         )
         choice = self.spec.engines[self._choice]
+        kind = next((kind for kind in self._facts.get("kinds", ()) if kind in self._learned), "")
+        learned = self._learned.get(kind, {})
         return ModelStatus(
             name=self.spec.key,
             state=state,
@@ -186,6 +228,13 @@ class LoadedModel:
             idle_s=0.0 if self.is_busy else time.monotonic() - self.last_used_s,
             is_pinned=self.is_pinned,
             reason=self._failure[1].sentence() if failed and self._failure else "",
+            serves=self.spec.serves,
+            batch_cost=int(learned.get("cost", 0)),
+            cost_unit=parcel.COST_UNITS.get(kind, ""),
+            throughput=float(learned.get("cost_per_s", 0.0)),
+            loads=self._loads,
+            load_s=float(self._facts.get("load_s", 0.0)),
+            device_bytes=int(self._facts.get("device_bytes", 0)),
         )
 
     # -- inside --------------------------------------------------------------------------------------------------------
@@ -227,47 +276,73 @@ class LoadedModel:
 
     def _accept(self, child: Child) -> Mapping[str, Any]:
         if child.facts is not self._facts:
-            promised = self.spec.card.dim if self.spec.card is not None else None
+            promised = self.spec.card.dim if self.spec.card is not None and self.spec.serves == "text" else None
             if promised is not None and promised != child.facts["dim"]:
                 message = f"{self.spec.key!r} promises vectors of {promised} numbers and makes {child.facts['dim']}"
                 raise errors.Misconfigured(message, key=f"model:{self.spec.key}", hint="fetch the model again")
             self._facts, self._failure = child.facts, None
+            self._learn(child.facts.get("learned"))
+            self._loads += 1
         return self._facts
 
-    async def _send_bulk(self, args: Mapping[str, Any]) -> AsyncGenerator[Reply, None]:
-        await self.ready()
-        frames = self._worker.stream("embed", args, lane=Lane.BULK)
-        try:
+    async def _send_bulk(self, args: Mapping[str, Any], body: bytes) -> AsyncGenerator[Reply, None]:
+        self._refuse_other_kinds(args["kind"], await self.ready())
+        async with contextlib.aclosing(self._worker.stream("embed", args, body, lane=Lane.BULK)) as frames:
             async for reply in frames:
+                self._learn(reply.args.get("learned"))
                 yield reply
-        finally:
-            await frames.aclose()
 
-    async def _embed_now(self, texts: Sequence[str], *, role: Role) -> Vectors:
+    def _refuse_other_kinds(self, kind: str, facts: Mapping[str, Any]) -> None:
+        kinds = facts.get("kinds", ("text",))
+        if kind not in kinds:
+            message = f"model {self.spec.key!r} takes {' and '.join(kinds)}, not {kind}"
+            raise errors.Misconfigured(message, key=f"model:{self.spec.key}", hint="name another model")
+
+    def _learn(self, learned: Mapping[str, Mapping[str, float]] | None) -> None:
+        if learned:
+            self._learned |= {kind: dict(values) for kind, values in learned.items()}
+
+    async def _pieces(
+        self, sound: Sound, begin_ms: int, *, language: str, lane: Lane
+    ) -> AsyncGenerator[TimedText, None]:
+        self._refuse_other_kinds("speech", await self.ready())
+        body = memoryview(sound.pcm)[begin_ms * sound.rate // 1000 * 4 :]
+        args = {"rate": sound.rate, "language": language}
+        async with contextlib.aclosing(self._worker.stream("transcribe", args, body, lane=lane)) as frames:
+            async for reply in frames:
+                if "t0" in reply.args:
+                    yield TimedText(
+                        int(reply.args["t0"]) + begin_ms, int(reply.args["t1"]) + begin_ms, str(reply.args["text"])
+                    )
+
+    async def _embed_now(self, samples: Sequence[Sample], *, role: Role) -> Vectors:
         self._interactive += 1
         try:
             try:
-                return await self._ask(texts, role=role)
+                return await self._ask(samples, role=role)
             except LinkLost:  # most likely a bulk neighbour's crash: once more, in a fresh worker
-                return await self._ask(texts, role=role)
+                return await self._ask(samples, role=role)
         finally:
             self._interactive -= 1
 
-    async def _ask(self, texts: Sequence[str], *, role: Role) -> Vectors:
-        dim = int((await self.ready())["dim"])
-        rows = bytearray(len(texts) * dim * 4)
-        frames = self._worker.stream("embed", {"texts": list(texts), "role": role.value}, lane=Lane.INTERACTIVE)
-        try:
+    async def _ask(self, samples: Sequence[Sample], *, role: Role) -> Vectors:
+        facts = await self.ready()
+        args, body = parcel.pack(samples, role=role.value)
+        self._refuse_other_kinds(args["kind"], facts)
+        gathered = Gathered(len(samples))
+        async with contextlib.aclosing(self._worker.stream("embed", args, body, lane=Lane.INTERACTIVE)) as frames:
             async for reply in frames:
+                self._learn(reply.args.get("learned"))
                 if failed := reply.args.get("failed"):
                     raise _refused(
-                        failed, index=reply.args["rows"][0], count=len(texts), reason=str(reply.args.get("reason", ""))
+                        failed,
+                        index=reply.args["rows"][0],
+                        count=len(samples),
+                        reason=str(reply.args.get("reason", "")),
                     )
-                for place, index in enumerate(reply.args.get("rows", ())):
-                    rows[index * dim * 4 : (index + 1) * dim * 4] = reply.body[place * dim * 4 : (place + 1) * dim * 4]
-        finally:
-            await frames.aclose()
-        return Vectors(bytes(rows), len(texts), dim)
+                for index, rows, count in each_item(reply):
+                    gathered.place(index, rows, count=count)
+        return gathered.vectors(int(facts["dim"]))
 
     async def _forgive(self) -> None:
         await self._worker.forgive()

@@ -55,14 +55,25 @@ class ModelSpec:
     env: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def serves(self) -> str:
+        """What it reads: text, image, audio, page, rerank or speech."""
+        return str(self.start.get("serves", "text"))
+
+    @property
     def predicted_bytes(self) -> int:
         """Memory of the worker before it is measured: weights and activations (x1.2), libraries (450 MiB measured)."""
         return int((self.card.weight_bytes if self.card else 0) * 1.2) + 450 * 1024**2
 
-    def space(self, dim: int, fingerprint: str = "") -> Space:
+    def space(self, dim: int, fingerprint: str = "", *, is_multi: bool = False) -> Space:
         """The vector space that this model makes."""
         fingerprint = fingerprint or (self.card.fingerprint if self.card else "")
-        return Space(name=SpaceName(f"{self.key}-{fingerprint[:12]}"), model=self.key, fingerprint=fingerprint, dim=dim)
+        return Space(
+            name=SpaceName(f"{self.key}-{fingerprint[:12]}"),
+            model=self.key,
+            fingerprint=fingerprint,
+            dim=dim,
+            multi=is_multi,
+        )
 
 
 _INFINITY: Final = "infinity"
@@ -95,6 +106,7 @@ def resolve(model: EmbeddingModel, *, allow_download: bool, chunking: str, state
         card=card,
         start={
             "name": model.name,
+            "serves": model.serves,
             "source": model.source,
             "revision": model.revision,
             "folder": str(found.folder) if found else "",

@@ -13,31 +13,29 @@ from dataclasses import dataclass
 MAX_IN_FLIGHT = 2
 #: Batches' worth of passages in one window: enough to sort by length, few enough that a crash repeats little.
 BATCHES_PER_WINDOW = 16
+#: Pixels and PCM of one window at most: two are in flight, and both sides hold a copy.
+WINDOW_BYTES = 32 * 1024**2
 #: Before the first window is answered, a second one goes only if it fills this many batches: until then nothing is won,
 #: and what arrives meanwhile makes its batches better.
 _FILL_BATCHES = 2
 
 
-def cost_tokens(text_bytes: int) -> int:
-    """Rough number of tokens of a text with that many bytes of UTF-8; only for how much goes into a window."""
-    return 8 + text_bytes // 4
-
-
-def may_send(waiting_tokens: int, *, in_flight: int, batch_tokens: int) -> bool:
+def may_send(waiting_cost: int, *, in_flight: int, batch_cost: int) -> bool:
     """True where the next window should go now. An idle worker gets whatever there is, at once."""
-    if waiting_tokens <= 0 or in_flight >= MAX_IN_FLIGHT:
+    if waiting_cost <= 0 or in_flight >= MAX_IN_FLIGHT:
         return False
-    return in_flight == 0 or waiting_tokens >= _FILL_BATCHES * batch_tokens
+    return in_flight == 0 or waiting_cost >= _FILL_BATCHES * batch_cost
 
 
-def take_count(costs: Iterable[int], *, batch_tokens: int) -> int:
-    """How many of the first passages fill a window; at least one."""
-    left = BATCHES_PER_WINDOW * batch_tokens
+def take_count(sizes: Iterable[tuple[int, int]], *, batch_cost: int) -> int:
+    """How many of the first samples, each with its (cost, bytes), fill a window; at least one."""
+    left, left_bytes = BATCHES_PER_WINDOW * batch_cost, WINDOW_BYTES
     count = 0
-    for cost in costs:
-        if count and cost > left:
+    for cost, size_bytes in sizes:
+        if count and (cost > left or size_bytes > left_bytes):
             break
         left -= cost
+        left_bytes -= size_bytes
         count += 1
     return count
 

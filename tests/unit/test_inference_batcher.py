@@ -21,7 +21,7 @@ class FakeWorker:
         self.restarts = 0
         self.lost = []  # one entry per request: the frames after which it is lost
 
-    async def send(self, args):
+    async def send(self, args, body=b""):
         number = len(self.requests)
         self.requests.append(args)
         self.at_once += 1
@@ -141,7 +141,7 @@ async def test_of_two_windows_in_flight_only_the_one_at_work_is_blamed():
 
 
 async def test_an_error_of_the_worker_reaches_every_caller_of_the_window():
-    async def refuse(_args):
+    async def refuse(_args, _body):
         raise errors.Misconfigured("no weights", key="model:x", hint="type this")
         yield
 

@@ -12,20 +12,20 @@ BUDGETS = st.integers(1, 8192)
 
 @given(LENGTHS, BUDGETS)
 def test_every_text_is_in_exactly_one_batch(lengths, budget):
-    planned = batches.plan(lengths, budget_tokens=budget, max_width=512)
+    planned = batches.plan(lengths, budget_cost=budget, max_width=512)
     assert sorted(index for batch in planned for index in batch.items) == list(range(len(lengths)))
 
 
 @given(LENGTHS, BUDGETS)
 def test_no_batch_exceeds_the_budget_unless_it_is_one_text(lengths, budget):
-    for batch in batches.plan(lengths, budget_tokens=budget, max_width=512):
-        assert batch.tokens <= budget or len(batch.items) == 1
+    for batch in batches.plan(lengths, budget_cost=budget, max_width=512):
+        assert batch.cost <= budget or len(batch.items) == 1
 
 
 @given(LENGTHS, BUDGETS, st.integers(1, 512))
 def test_every_text_fits_the_width_of_its_batch(lengths, budget, limit):
     lengths = [min(length, limit) for length in lengths]
-    for batch in batches.plan(lengths, budget_tokens=budget, max_width=limit):
+    for batch in batches.plan(lengths, budget_cost=budget, max_width=limit):
         assert all(lengths[index] <= batch.width for index in batch.items)
         assert batch.width <= limit
         assert batch.width % batches.WIDTH_STEP == 0 or batch.width in {limit, max(lengths[i] for i in batch.items)}
@@ -33,25 +33,25 @@ def test_every_text_fits_the_width_of_its_batch(lengths, budget, limit):
 
 @given(LENGTHS, BUDGETS)
 def test_batches_come_longest_first_so_that_memory_ends_early_or_not_at_all(lengths, budget):
-    widths = [batch.width for batch in batches.plan(lengths, budget_tokens=budget, max_width=512)]
+    widths = [batch.width for batch in batches.plan(lengths, budget_cost=budget, max_width=512)]
     assert widths == sorted(widths, reverse=True)
 
 
 @given(st.lists(st.integers(1, 512), min_size=1, max_size=100))
 def test_halves_hold_the_same_texts_and_are_never_wider(lengths):
-    (batch,) = batches.plan(lengths, budget_tokens=512 * 200, max_width=512)
+    (batch,) = batches.plan(lengths, budget_cost=512 * 200, max_width=512)
     parts = batches.halves(batch, lengths, max_width=512)
     if len(lengths) == 1:
         assert parts == ()
     else:
         assert [index for part in parts for index in part.items] == list(batch.items)
-        assert all(part.width <= batch.width and part.tokens < batch.tokens for part in parts)
+        assert all(part.width <= batch.width and part.cost < batch.cost for part in parts)
 
 
 @given(st.lists(st.integers(1, 512), min_size=1, max_size=60), st.data())
 def test_halving_finds_exactly_the_poison(lengths, data):
     poison = data.draw(st.sets(st.integers(0, len(lengths) - 1)))
-    waiting = batches.plan(lengths, budget_tokens=2048, max_width=512)
+    waiting = batches.plan(lengths, budget_cost=2048, max_width=512)
     done, refused, attempts = set(), set(), 0
     while waiting:
         batch = waiting.pop()
@@ -75,16 +75,16 @@ def test_a_budget_never_exceeds_what_the_settings_allow_and_never_ends(ceiling, 
     budget = batches.starting_budget(ceiling, is_cpu=is_cpu)
     for is_good, used, seconds in steps:
         budget = budget.after_batch(used, seconds=seconds) if is_good else budget.after_shortage(used)
-        assert 1 <= budget.tokens <= ceiling
-        assert 1 <= budget.for_bulk() <= budget.tokens
+        assert 1 <= budget.cost <= ceiling
+        assert 1 <= budget.for_bulk() <= budget.cost
 
 
 def test_a_shortage_halves_the_budget_and_full_batches_grow_it_back_below_what_failed():
     budget = batches.starting_budget(4096, is_cpu=False).after_shortage(4096)
-    assert budget.tokens == 2048
+    assert budget.cost == 2048
     for _ in range(200):
-        budget = budget.after_batch(budget.tokens, seconds=0.01)
-    assert 2048 < budget.tokens <= 4096
+        budget = budget.after_batch(budget.cost, seconds=0.01)
+    assert 2048 < budget.cost <= 4096
 
 
 def test_bulk_batches_on_a_slow_cpu_are_over_in_a_quarter_of_a_second():
@@ -94,8 +94,8 @@ def test_bulk_batches_on_a_slow_cpu_are_over_in_a_quarter_of_a_second():
 
 
 def test_a_worker_whose_predecessor_was_killed_begins_smaller():
-    budget = batches.starting_budget(2048, first_tokens=512, is_cpu=True)
-    assert (budget.tokens, budget.ceiling) == (512, 2048)
+    budget = batches.starting_budget(2048, first_cost=512, is_cpu=True)
+    assert (budget.cost, budget.ceiling) == (512, 2048)
 
 
 @pytest.mark.parametrize(

@@ -7,21 +7,21 @@ from msearchd.inference import windows
 
 
 def test_an_idle_worker_gets_a_lone_small_request_at_once():
-    assert windows.may_send(1, in_flight=0, batch_tokens=2048)
+    assert windows.may_send(1, in_flight=0, batch_cost=2048)
 
 
 def test_while_one_window_computes_small_requests_are_gathered():
-    assert not windows.may_send(100, in_flight=1, batch_tokens=2048)
-    assert windows.may_send(3 * 2048, in_flight=1, batch_tokens=2048)
+    assert not windows.may_send(100, in_flight=1, batch_cost=2048)
+    assert windows.may_send(3 * 2048, in_flight=1, batch_cost=2048)
 
 
 def test_no_more_than_two_windows_are_in_flight():
-    assert not windows.may_send(10**9, in_flight=windows.MAX_IN_FLIGHT, batch_tokens=2048)
+    assert not windows.may_send(10**9, in_flight=windows.MAX_IN_FLIGHT, batch_cost=2048)
 
 
 @given(st.lists(st.integers(1, 100_000), min_size=1, max_size=400))
 def test_a_window_takes_at_least_one_passage_and_no_more_than_its_size(costs):
-    count = windows.take_count(costs, batch_tokens=2048)
+    count = windows.take_count([(cost, 0) for cost in costs], batch_cost=2048)
     assert 1 <= count <= len(costs)
     assert count == 1 or sum(costs[:count]) <= windows.BATCHES_PER_WINDOW * 2048
 

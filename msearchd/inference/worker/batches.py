@@ -16,6 +16,8 @@ WIDTH_STEP: Final = 16
 #: An interactive request waits for at most one batch; so bulk batches on a CPU are kept this short.
 CPU_BATCH_S: Final = 0.25
 _LEAST_TOKENS: Final = 256
+#: Where nothing was learned yet: 16 pictures of 224 x 224, 4 sounds of 10 s.
+FIRST_COST: Final = {"image": 16 * 196, "audio": 4 * 1000}
 _GROW_AFTER: Final = 8
 
 
@@ -27,8 +29,8 @@ class Batch:
     width: int
 
     @property
-    def tokens(self) -> int:
-        """Padded tokens: what memory and time are proportional to."""
+    def cost(self) -> int:
+        """Padded cost units (tokens, patches, frames): what memory and time are proportional to."""
         return len(self.items) * self.width
 
 
@@ -37,52 +39,59 @@ class Budget:
     """Padded tokens of one batch, learned from what happened. Starts at what the settings say, never exceeds it."""
 
     ceiling: int
-    tokens: int
+    cost: int
     max_batch_s: float | None = None  # None: a device where nobody waits for one batch
-    tokens_per_s: float = 0.0
+    cost_per_s: float = 0.0
     shortage_at: float = float("inf")  # padded tokens that did not fit; forgotten slowly
     full_batches: int = 0
 
+    def as_learned(self) -> dict[str, float]:
+        """What a successor may begin with, and what people see: cost units of a batch, and of a second."""
+        return {"cost": self.cost, "cost_per_s": round(self.cost_per_s, 1)}
+
     def for_bulk(self) -> int:
         """Padded tokens of the next bulk batch: what fits, and is over in time."""
-        if self.max_batch_s is None or not self.tokens_per_s:
-            return self.tokens
-        return max(min(_LEAST_TOKENS, self.tokens), min(self.tokens, int(self.tokens_per_s * self.max_batch_s)))
+        if self.max_batch_s is None or not self.cost_per_s:
+            return self.cost
+        return max(min(_LEAST_TOKENS, self.cost), min(self.cost, int(self.cost_per_s * self.max_batch_s)))
 
     def after_batch(self, used: int, *, seconds: float) -> Budget:
         """Learn from a batch of *used* padded tokens that went well."""
         rate = used / max(seconds, 1e-6)
         # Small batches measure overhead, not the device.
-        known = self.tokens_per_s
+        known = self.cost_per_s
         speed = known if used < _LEAST_TOKENS and known else 0.8 * known + 0.2 * rate if known else rate
-        full = self.full_batches + (used >= 0.7 * self.tokens)
+        full = self.full_batches + (used >= 0.7 * self.cost)
         if full < _GROW_AFTER:
-            return replace(self, tokens_per_s=speed, full_batches=full)
-        grown = int(min(self.ceiling, self.tokens * 1.125 + 1, max(1.0, 0.9 * self.shortage_at)))
+            return replace(self, cost_per_s=speed, full_batches=full)
+        grown = int(min(self.ceiling, self.cost * 1.125 + 1, max(1.0, 0.9 * self.shortage_at)))
         return replace(
             self,
-            tokens_per_s=speed,
+            cost_per_s=speed,
             full_batches=0,
-            tokens=max(self.tokens, grown),
+            cost=max(self.cost, grown),
             shortage_at=self.shortage_at * 1.01,
         )
 
     def after_shortage(self, used: int) -> Budget:
         """Learn that *used* padded tokens did not fit in memory: half of it is next."""
         return replace(
-            self, tokens=max(1, min(self.tokens, used // 2)), shortage_at=min(self.shortage_at, used), full_batches=0
+            self, cost=max(1, min(self.cost, used // 2)), shortage_at=min(self.shortage_at, used), full_batches=0
         )
 
 
-def starting_budget(tokens: int, *, first_tokens: int = 0, is_cpu: bool) -> Budget:
+def starting_budget(cost: int, *, first_cost: int = 0, is_cpu: bool) -> Budget:
     """The budget of a worker that has not run yet; smaller at first where its predecessor was killed for its memory."""
-    return Budget(
-        ceiling=tokens, tokens=min(tokens, first_tokens or tokens), max_batch_s=CPU_BATCH_S if is_cpu else None
-    )
+    return Budget(ceiling=cost, cost=min(cost, first_cost or cost), max_batch_s=CPU_BATCH_S if is_cpu else None)
 
 
-def plan(lengths: Sequence[int], *, budget_tokens: int, max_width: int) -> list[Batch]:
-    """Pack texts of these lengths (tokens) into batches of at most *budget_tokens*, or of one text where it is longer.
+def step_of(kind: str) -> int:
+    """Widths of texts are rounded up to multiples of 16; other kinds have few shapes of their own."""
+    return WIDTH_STEP if kind in {"text", "pair"} else 1
+
+
+def plan(lengths: Sequence[int], *, budget_cost: int, max_width: int, step: int = WIDTH_STEP) -> list[Batch]:
+    """Pack texts of these lengths (tokens) into batches of at most *budget_cost*, or of one text where it is longer.
 
     Every index is in exactly one batch. Widths are multiples of 16, never beyond *max_width* for a text that fits it.
     """
@@ -90,26 +99,28 @@ def plan(lengths: Sequence[int], *, budget_tokens: int, max_width: int) -> list[
     batches: list[Batch] = []
     start = 0
     while start < len(order):
-        width = padded_width(lengths[order[start]], max_width=max_width)
-        count = max(1, budget_tokens // width)
+        width = padded_width(lengths[order[start]], max_width=max_width, step=step)
+        count = max(1, budget_cost // width)
         batches.append(Batch(tuple(order[start : start + count]), width))
         start += count
     return batches
 
 
-def padded_width(length: int, *, max_width: int) -> int:
-    """*length* rounded up to the next multiple of 16, where the model takes that many."""
+def padded_width(length: int, *, max_width: int, step: int = WIDTH_STEP) -> int:
+    """*length* rounded up to the next multiple of *step*, where the model takes that many."""
     length = max(1, length)
-    return max(length, min(-(-length // WIDTH_STEP) * WIDTH_STEP, max_width))
+    return max(length, min(-(-length // step) * step, max_width))
 
 
-def halves(batch: Batch, lengths: Sequence[int], *, max_width: int) -> tuple[Batch, ...]:
+def halves(batch: Batch, lengths: Sequence[int], *, max_width: int, step: int = WIDTH_STEP) -> tuple[Batch, ...]:
     """Two batches with the items of *batch*, each as wide as its longest item needs; nothing for a single item."""
     if len(batch.items) < 2:
         return ()
     middle = (len(batch.items) + 1) // 2
     parts = (batch.items[:middle], batch.items[middle:])
-    return tuple(Batch(part, padded_width(max(lengths[i] for i in part), max_width=max_width)) for part in parts)
+    return tuple(
+        Batch(part, padded_width(max(lengths[i] for i in part), max_width=max_width, step=step)) for part in parts
+    )
 
 
 def is_shortage(error: BaseException) -> bool:

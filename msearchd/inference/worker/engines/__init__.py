@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 from msearchd import errors
 
 if TYPE_CHECKING:
-    from msearchd.inference.worker.engines.base import Engine
+    from msearchd.inference.worker.engines.base import Engine, Transcriber
 
 ENGINES: Final[dict[str, tuple[str, str]]] = {
     "infinity": ("msearchd.inference.worker.engines.infinity", "InfinityEngine"),
@@ -34,7 +34,7 @@ PRELOADS: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
-def make_engine(name: str, *, file: str = "") -> Engine:
+def make_engine(name: str, *, file: str = "") -> Engine | Transcriber:
     """An unloaded engine by its name, or by *file*, a Python file with a class `Engine` (tests, experiments)."""
     if file:
         spec = importlib.util.spec_from_file_location("msearchd_engine_file", file)
@@ -43,9 +43,9 @@ def make_engine(name: str, *, file: str = "") -> Engine:
             raise errors.Misconfigured(message, key=f"engine:{name}")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        return cast("Engine", module.Engine())
+        return cast("Engine | Transcriber", module.Engine())
     if name not in ENGINES:
         message = f"there is no engine {name!r} (there is: {', '.join(sorted(ENGINES))})"
         raise errors.Misconfigured(message, key=f"engine:{name}", hint="correct engine in [[inference.models]]")
     module_name, class_name = ENGINES[name]
-    return cast("Engine", getattr(importlib.import_module(module_name), class_name)())
+    return cast("Engine | Transcriber", getattr(importlib.import_module(module_name), class_name)())

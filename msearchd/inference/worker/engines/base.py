@@ -1,4 +1,4 @@
-"""What an engine is: it loads one model, prepares texts, and embeds one planned batch a call.
+"""What an engine is: it loads one model, prepares samples, and embeds one planned batch a call; or it writes down speech.
 
 An engine never batches, queues or retries: worker/batches.py and worker/main.py do. All run in a worker process.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from msearchd import errors
+from msearchd.domain.sample import Sample, Sound, TimedText
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,26 +25,44 @@ class LoadOrder:
     query_prompt: str = ""
     document_prompt: str = ""
     threads: int = 1
+    serves: str = "text"  # text | image | audio | page | rerank | speech
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFacts:
-    """What is loaded. `max_tokens` counts special tokens."""
+    """What is loaded. `max_tokens` counts special tokens; `dim` is 1 for pairs and 0 for speech.
+
+    `kinds` are those of its samples: text, image, audio, pair, speech. `multi`: each item has many vectors.
+    """
 
     dim: int
     max_tokens: int
     device: str
     dtype: str
     versions: dict[str, str]
+    kinds: tuple[str, ...] = ("text",)
+    multi: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Texts ready for the device: an opaque item and its length in tokens for each; role "query" or "document"."""
+    """Samples of one kind, ready for the device: an opaque item and its cost for each; role "query" or "document".
+
+    Costs are what memory and time grow with: tokens for text and Pair, 16x16 patches for Picture, 10-ms frames for Sound.
+    """
 
     items: Sequence[Any]
     lengths: Sequence[int]
     role: str
+    kind: str = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """float32[n, dim], row-major, as bytes; for multi-vectors `rows` has the number of rows of each item."""
+
+    data: memoryview
+    rows: tuple[int, ...] | None = None
 
 
 class Engine(Protocol):
@@ -53,19 +72,41 @@ class Engine(Protocol):
         """Load the weights. Raises Misconfigured where a package, version or file is missing or wrong."""
         ...
 
-    def prepare(self, texts: Sequence[str], *, role: str) -> Prepared:
-        """Put the role's prompt before each text, tokenise, cut at the limit. Texts are valid Unicode."""
+    def prepare(self, samples: Sequence[Sample], *, role: str) -> Prepared:
+        """Make samples of ONE kind ready: put the role's prompt before texts, tokenise, cut at the limit; resize; resample.
+
+        Texts are valid Unicode. May be called for one sample or hundreds.
+        """
         ...
 
-    def embed(self, prepared: Prepared, items: Sequence[int], *, width: int) -> memoryview:
-        """Embed the items with these indices, padded to *width* tokens: float32[len(items), dim], L2-normalised.
+    def embed(self, prepared: Prepared, items: Sequence[int], *, width: int) -> Embedded:
+        """Embed the items with these indices, L2-normalised, in their order; texts are padded to *width* tokens.
 
-        Raises what the device raises; the engine is usable afterwards.
+        Pairs become float32[n, 1]: the raw score (logit). Raises what the device raises; the engine is usable afterwards.
         """
         ...
 
     def close(self) -> None:
         """Let go of threads; memory returns when the process ends."""
+        ...
+
+
+class Transcriber(Protocol):
+    """A model that writes speech down. Its facts have kinds ("speech",)."""
+
+    def load(self, order: LoadOrder) -> EngineFacts:
+        """As Engine.load."""
+        ...
+
+    def transcribe(self, sound: Sound, *, language: str = "") -> Iterator[TimedText]:
+        """Yield what is said, piece by piece as it is found, times from the start of *sound*; nothing for silence.
+
+        *language* is an ISO 639-1 code; empty lets the model find out.
+        """
+        ...
+
+    def close(self) -> None:
+        """As Engine.close."""
         ...
 
 

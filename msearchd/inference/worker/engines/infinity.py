@@ -15,7 +15,8 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from msearchd import errors
-from msearchd.inference.worker.engines.base import EngineFacts, LoadOrder, Prepared, load_errors, pick_device
+from msearchd.domain.sample import Sample
+from msearchd.inference.worker.engines.base import Embedded, EngineFacts, LoadOrder, Prepared, load_errors, pick_device
 
 _INSTALL: Final = "type: msearchd engines install infinity (in a source checkout: make infinity)"
 #: Larger than any planned batch of texts that are not tiny: infinity must not cut our batches again.
@@ -70,7 +71,7 @@ class InfinityEngine:
             harden(replicas)
             self._prompts = {"query": order.query_prompt, "document": order.document_prompt}
             self._loop.run_until_complete(self._engine.astart())
-            dim = self.embed(self.prepare(["dimension"], role="document"), [0], width=16).nbytes // 4
+            dim = self.embed(self.prepare(["dimension"], role="document"), [0], width=16).data.nbytes // 4
         versions = {
             "infinity-emb": version("infinity-emb"),
             "transformers": transformers.__version__,
@@ -79,12 +80,12 @@ class InfinityEngine:
         }
         return EngineFacts(dim=dim, max_tokens=self._limit, device=device, dtype=order.dtype, versions=versions)
 
-    def prepare(self, texts: Sequence[str], *, role: str) -> Prepared:
+    def prepare(self, samples: Sequence[Sample], *, role: str) -> Prepared:
         """As Engine.prepare. Infinity tokenises again inside its call; the lengths here are for the plan."""
-        whole = [self._prompts[role] + text for text in texts]
+        whole = [self._prompts[role] + text for text in samples if isinstance(text, str)]
         return Prepared(whole, self._lengths(whole), role)
 
-    def embed(self, prepared: Prepared, items: Sequence[int], *, width: int) -> memoryview:
+    def embed(self, prepared: Prepared, items: Sequence[int], *, width: int) -> Embedded:
         """As Engine.embed."""
         import numpy as np
 
@@ -97,7 +98,7 @@ class InfinityEngine:
         for row in rows:
             if isinstance(row, Exception):
                 raise row
-        return memoryview(np.ascontiguousarray(np.stack(rows), dtype="<f4")).cast("B")
+        return Embedded(memoryview(np.ascontiguousarray(np.stack(rows), dtype="<f4")).cast("B"))
 
     def close(self) -> None:
         """As Engine.close."""

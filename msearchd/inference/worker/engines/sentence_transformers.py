@@ -12,7 +12,8 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from msearchd.inference.worker.engines.base import EngineFacts, LoadOrder, Prepared, load_errors, pick_device
+from msearchd.domain.sample import Sample
+from msearchd.inference.worker.engines.base import Embedded, EngineFacts, LoadOrder, Prepared, load_errors, pick_device
 
 _INSTALL = "type: pip install 'msearchd[models]'"
 
@@ -50,7 +51,7 @@ class SentenceTransformersEngine:
                 if _FastTokens.serves(model)
                 else _AnyTokens(model, self._prompts)
             )
-            dim = self.embed(self.prepare(["dimension"], role="document"), [0], width=16).nbytes // 4
+            dim = self.embed(self.prepare(["dimension"], role="document"), [0], width=16).data.nbytes // 4
         versions = {
             "sentence-transformers": sentence_transformers.__version__,
             "transformers": transformers.__version__,
@@ -58,11 +59,11 @@ class SentenceTransformersEngine:
         }
         return EngineFacts(dim=dim, max_tokens=limit, device=device, dtype=order.dtype, versions=versions)
 
-    def prepare(self, texts: Sequence[str], *, role: str) -> Prepared:
+    def prepare(self, samples: Sequence[Sample], *, role: str) -> Prepared:
         """As Engine.prepare."""
-        return self._ready_tokens().prepare(texts, role=role)
+        return self._ready_tokens().prepare([sample for sample in samples if isinstance(sample, str)], role=role)
 
-    def embed(self, prepared: Prepared, items: Sequence[int], *, width: int) -> memoryview:
+    def embed(self, prepared: Prepared, items: Sequence[int], *, width: int) -> Embedded:
         """As Engine.embed."""
         import numpy as np
         import torch
@@ -74,7 +75,7 @@ class SentenceTransformersEngine:
             out = self._model(features, **task)["sentence_embedding"]
             out = torch.nn.functional.normalize(out.float(), p=2, dim=1)
             rows = np.ascontiguousarray(out.cpu().numpy(), dtype="<f4")
-        return memoryview(rows).cast("B")
+        return Embedded(memoryview(rows).cast("B"))
 
     def close(self) -> None:
         """As Engine.close."""
