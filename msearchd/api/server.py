@@ -78,12 +78,12 @@ class _Server(uvicorn.Server):
 class ControlServer:
     """The API as a service of the daemon: control and gateway, socket and network. After `stop` it is spent.
 
-    *settings* None: no Unix socket. *network* None: no TCP listener.
+    *settings* None: no Unix socket. *network* None: no TCP listener. *grace_s*: whole seconds for answers at work.
     """
 
     def __init__(
         self, control: Control | None, settings: ApiSettings | None, *, gateway: Gateway | None = None,
-        network: Network | None = None, environ: MutableMapping[str, str] | None = None,
+        network: Network | None = None, grace_s: int = _GRACE_S, environ: MutableMapping[str, str] | None = None,
         heartbeat_s: float = HEARTBEAT_S,
     ) -> None:  # fmt: skip
         self._settings = settings
@@ -99,7 +99,7 @@ class ControlServer:
             uvicorn.Config(
                 application, http=_PeerProtocol, ws="none", lifespan="off", log_config=None, access_log=False,
                 proxy_headers=False, server_header=False, date_header=False, timeout_keep_alive=30,
-                timeout_graceful_shutdown=_GRACE_S,
+                timeout_graceful_shutdown=grace_s,
             )
         )  # fmt: skip
         self._serving: asyncio.Task[None] | None = None
@@ -137,9 +137,15 @@ class ControlServer:
         if self._serving is None:
             raise errors.Bug("the api server was not started")
         await asyncio.wait({self._serving})
-        if not self._closing.is_set():
+        if not self._server.may_stop.is_set():
             cause = None if self._serving.cancelled() else self._serving.exception()
             raise errors.Bug(f"the api server ended by itself: {cause!r}") from cause
+
+    async def drain(self) -> None:
+        """Take no more calls; return when those at work are answered, at the latest after `grace_s`. Then `stop`."""
+        self._server.may_stop.set()
+        if self._serving is not None:
+            await asyncio.wait({self._serving})
 
     async def stop(self) -> None:
         """End streams and waiting calls, finish the answers that are being written, close, remove the socket file."""

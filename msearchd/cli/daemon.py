@@ -57,8 +57,24 @@ def parser() -> argparse.ArgumentParser:
     engines.add_argument("engine", choices=("infinity",))
     engines.add_argument("--folder", type=Path, metavar="DIR", help="where (default: engines/ in the data folder)")
     with_config(engines)
+    _add_serve_model(verb("serve-model", _serve_model, "serve one model over HTTP, as the OpenAI API does"))
     verb("version", _version, "show the version")
     return root
+
+
+def _add_serve_model(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--model-path", required=True, metavar="DIR", help="folder of the model, or a cached model id")
+    made.add_argument("--task-type", required=True, choices=("embedding", "rerank"), help="what it is for")
+    made.add_argument("--port", type=int, default=7683, metavar="N", help="TCP port (7683); 0 takes a free one")
+    made.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
+    made.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; auto takes a GPU where there is one")
+    made.add_argument("--api-key-file", type=Path, metavar="F", help="file (mode 0600) with the key that callers send")
+    made.add_argument("--name", default="", help="its name in requests (default: that of the folder)")
+    made.add_argument("--engine", default="auto", help="engine as in [[inference.models]] (auto)")
+    made.add_argument("--dtype", default="float32", choices=("auto", "float32", "float16", "bfloat16"))
+    made.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (half of the cores)")
+    made.add_argument("--allow-download", action="store_true", help="fetch missing weights from the hub")
+    made.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -148,6 +164,35 @@ def _engines(args: argparse.Namespace) -> int:
     folder = args.folder or engine_folder(load_with_origins(args.config, os.environ).settings.data_dir, args.engine)
     install_infinity(folder.absolute(), say=lambda line: print(line, flush=True))
     return 0
+
+
+def _serve_model(args: argparse.Namespace) -> int:
+    from msearchd.settings.address import parse_address
+    from msearchd.settings.model import LogSettings
+
+    logs.configure(LogSettings(level=args.log_level))
+    host = f"[{args.host}]" if ":" in args.host else args.host
+    try:
+        address = parse_address(f"{host}:{args.port}")
+    except ValueError as error:
+        raise errors.Misconfigured(str(error), key="host") from error
+    from msearchd.model_service import ServeOrder, run  # the service, and with it everything
+
+    faulthandler.enable()
+    path = os.path.expanduser(args.model_path)
+    order = ServeOrder(
+        model_path=os.path.abspath(path) if os.path.isdir(path) else args.model_path,
+        task_type=args.task_type,
+        address=address,
+        name=args.name,
+        device=args.device,
+        engine=args.engine,
+        dtype=args.dtype,
+        threads=args.threads,
+        key_file=args.api_key_file.expanduser() if args.api_key_file else None,
+        allow_download=args.allow_download,
+    )
+    return run(order)
 
 
 def _version(_args: argparse.Namespace) -> int:

@@ -62,7 +62,7 @@ def test_addresses_are_read_as_people_write_them(text, host, port, is_local):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "7683", "localhost", ":7683", "host:port", "::1:7683", "[::1]", "a b:1", "h:70000", "h:-1", "h:１"]
+    "text", ["", "7683", "localhost", ":7683", "host:port", "::1:7683", "[::1]", "a b:1", "h:70000", "h:-1", "h:\uff11"]
 )
 def test_what_is_no_address_is_told_how_to_be_written(text):
     with pytest.raises(ValueError, match="write it like"):

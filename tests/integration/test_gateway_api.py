@@ -239,7 +239,7 @@ async def test_a_taken_port_is_told_with_what_to_do(tmp_path):
             network=taken,
             environ={},
         )
-        with pytest.raises(errors.Misconfigured, match="cannot listen at 127.0.0.1"):
+        with pytest.raises(errors.Misconfigured, match=r"cannot listen at 127\.0\.0\.1"):
             await other.start()
         assert not (tmp_path / "other.sock").exists()
 
