@@ -4,6 +4,7 @@ import asyncio
 import os
 
 from hypothesis import HealthCheck, settings
+from tiny_models.fixtures import *  # noqa: F403 - fixtures tiny_clip, tiny_clap, ..., and the hook that makes them
 
 # Long rounds by `MSEARCHD_LONG=1` (make faults); CI repeats the same examples, so that a red run can be repeated.
 settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
