@@ -78,7 +78,7 @@ def byte_pairs(sentences: Sequence[str], *, special: Sequence[str], suffix: str 
     trainer = trainers.BpeTrainer(
         vocab_size=1200,
         initial_alphabet=alphabet,
-        end_of_word_suffix=suffix,
+        end_of_word_suffix=suffix or "",
         special_tokens=list(special),
         show_progress=False,
     )
