@@ -166,11 +166,19 @@ class EmbeddingModel(_Section):
         default=0, ge=0, description="Cut passages at this many tokens; 0 takes the model's own limit."
     )
     batch_tokens: int = Field(
-        default=2048,
-        ge=64,
-        description="Padded tokens in one batch; 2048 is the optimum on a CPU, 16384 and more on a GPU.",
+        default=0,
+        ge=0,
+        description="Most padded tokens in one batch; 0 finds the best size by measuring, and remembers it.",
     )
     threads: int = Field(default=0, ge=0, description="CPU threads of the worker; 0 takes half of the cores.")
+    pinned: bool = Field(default=False, description="Keep it loaded once it is, whoever else needs its memory.")
+    idle_unload_s: float = Field(
+        default=-1.0, ge=-1, description="Unload it when unused for this long; 0 keeps it, -1 takes that of [inference]."
+    )
+    group: str = Field(default="", description="Models of one group are never loaded at the same time.")
+    copies: int = Field(
+        default=1, ge=1, le=16, description="Most copies of it, each on a GPU of its own, while much work waits for it."
+    )
 
 
 class InferenceSettings(_Section):
@@ -205,6 +213,13 @@ class InferenceSettings(_Section):
     )
     idle_unload_s: float = Field(
         default=900.0, ge=0, description="A model unused for this long is unloaded; 0 keeps it."
+    )
+    max_loaded: int = Field(default=0, ge=0, description="Most models in memory at a time; 0: as many as fit.")
+    memory_bytes: int = Field(
+        default=0, ge=0, description="Memory of all models together; 0 takes 0.8 of what is free."
+    )
+    device_memory_bytes: int = Field(
+        default=0, ge=0, description="Memory of all models on each GPU; 0 takes 0.9 of what is free there."
     )
     load_timeout_s: float = Field(default=300.0, gt=0, description="Time limit for loading a model.")
     request_timeout_s: float = Field(
