@@ -6,6 +6,7 @@ In: an absolute path. Out: ExplainReply with the answer in one sentence. Every p
 from __future__ import annotations
 
 import os
+import stat
 from typing import Protocol
 
 from msearchd.control.replies import ExplainReply, JobReply
@@ -36,6 +37,8 @@ class Explainer:
         if row is not None and row.is_gone:
             row = None
         answer, sentence = self._answer(path, verdict, row)
+        if answer in {"pending", "unknown"} and (pauses := await self._queue.pauses()):
+            sentence = f"{sentence} Indexing is paused ({'; '.join(pauses)})."
         reply = ExplainReply(
             path=path_text(path),
             verdict=answer,
@@ -78,12 +81,20 @@ class Explainer:
         if verdict.is_excluded and row is None:
             return "excluded", f"It is left out by the rule {verdict.rule!r} ({verdict.rule_origin})."
         if row is None:
-            if not os.path.lexists(path):
-                return "missing", "It does not exist, and nothing of it is in the index."
-            if os.path.isdir(path):
-                return "unknown", "It is a folder in a watched folder; explain a file in it."
-            return "unknown", "It was not seen yet; to index it now type: msearch process " + os.fsdecode(path)
+            return _unseen(path)
         return _of_state(row)
+
+
+def _unseen(path: bytes) -> tuple[Answer, str]:
+    try:
+        is_folder = stat.S_ISDIR(os.lstat(path).st_mode)
+    except PermissionError:
+        return "missing", "Its folder may not be read by this user, so nothing in it is known."
+    except OSError:
+        return "missing", "It does not exist, and nothing of it is in the index."
+    if is_folder:
+        return "unknown", "It is a folder in a watched folder; explain a file in it."
+    return "unknown", "It was not seen yet; to index it now type: msearch process " + os.fsdecode(path)
 
 
 def _of_state(row: AssetRow) -> tuple[Answer, str]:

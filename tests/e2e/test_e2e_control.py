@@ -133,6 +133,7 @@ def test_paused_nothing_is_indexed_but_searches_and_urgent_files_go_on(daemon):
     assert daemon.found_by_words("gazebo") == {old}
     assert daemon.found_by_words("pergola") == set()
     assert daemon.explain(new)["verdict"] == "pending"
+    assert "paused (battery; user)" in daemon.explain(new)["sentence"]
     assert daemon.status()["state"] == "paused"
     daemon.stop()
     daemon.start()  # a pause is no matter of one life
