@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import os
-import shlex
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -20,11 +20,12 @@ from typing import Final
 import structlog
 
 from msearchd import errors
+from msearchd.aio.aside import told
 from msearchd.aio.child import Limits
 from msearchd.aio.instance import InstanceLock
 from msearchd.aio.loopwatch import LoopWatch
 from msearchd.aio.sdnotify import Notifier
-from msearchd.aio.sqlite import Database
+from msearchd.aio.sqlite import DamagedDatabase
 from msearchd.aio.supervisor import Service, ServiceState, Supervisor
 from msearchd.api.network import Network, network, token_in
 from msearchd.api.server import ControlServer
@@ -36,9 +37,9 @@ from msearchd.domain.space import ModelKey, Space, Vectors
 from msearchd.gateway.service import ModelGateway
 from msearchd.inference.pool import Lane as PoolLane
 from msearchd.inference.pool import Pool, Role
-from msearchd.jobs.queue import JobQueue
 from msearchd.media.client import Extractors, chunking_fingerprint
 from msearchd.orchestrator.arrears import Arrears
+from msearchd.orchestrator.backup import Backup
 from msearchd.orchestrator.control import DaemonControl, Parts
 from msearchd.orchestrator.disk_watch import DiskWatch
 from msearchd.orchestrator.dispatcher import Dispatcher
@@ -47,10 +48,12 @@ from msearchd.orchestrator.explain import Explainer
 from msearchd.orchestrator.folders import FolderList
 from msearchd.orchestrator.indexing import Indexing
 from msearchd.orchestrator.intake import Intake
+from msearchd.orchestrator.integrity import Integrity
 from msearchd.orchestrator.keyed_locks import KeyedLocks
 from msearchd.orchestrator.lanes import lanes_of
 from msearchd.orchestrator.outcomes import Outcomes
 from msearchd.orchestrator.processing import Processing
+from msearchd.orchestrator.records import open_records
 from msearchd.orchestrator.recovery import Recovery
 from msearchd.orchestrator.reset import REASON as RESET_REASON
 from msearchd.orchestrator.reset import Reset
@@ -59,11 +62,11 @@ from msearchd.orchestrator.spaces import Spaces
 from msearchd.orchestrator.status import Sources, StatusPage
 from msearchd.orchestrator.steps import Steps
 from msearchd.orchestrator.upkeep import Upkeep
+from msearchd.orchestrator.verify import Verifier
 from msearchd.search.answer import answer
 from msearchd.search.service import SearchService
 from msearchd.settings import Settings
 from msearchd.settings.address import parse_address
-from msearchd.store.catalog import Catalog
 from msearchd.store.client import StoreProcess
 from msearchd.watch.watcher import Watcher
 
@@ -96,19 +99,32 @@ async def _main(settings: Settings, config_file: str) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop, number)
-    daemon = Daemon(settings, config_file=config_file)
-    async with daemon.running():
-        return await daemon.serve_until(stop)
+    damage = ""
+    while True:
+        daemon = Daemon(settings, config_file=config_file, damage=damage)
+        async with daemon.running():
+            status = await daemon.serve_until(stop)
+        if not daemon.damage or stop.is_set():
+            return status
+        if damage:  # twice in one life: it is not the file, it is the disk
+            log.error(
+                "stopped", reason=f"the new database is damaged too ({daemon.damage}); check the disk of data_dir"
+            )
+            return EX_FAILED
+        damage = daemon.damage
 
 
 class Daemon:
     """All services of one data folder. `running` builds them in order and takes them down in reverse."""
 
-    def __init__(self, settings: Settings, *, config_file: str = "") -> None:
+    def __init__(self, settings: Settings, *, config_file: str = "", damage: str = "") -> None:
         self._settings = settings
         self._config_file = config_file
         self._stack = contextlib.AsyncExitStack()
         self._is_draining = False
+        self._found_damage = damage  # of the database, in the last life
+        self._anew = asyncio.Event()
+        self.damage = ""  # of the database, in this life: set aside, and everything is begun anew
         self._recovered = asyncio.Event()  # catalog and store agree
         self._notifier = Notifier()
         self._loop_watch = LoopWatch()
@@ -132,6 +148,7 @@ class Daemon:
         self._supervisor = Supervisor(
             [
                 Service("disk", self._disk.run),
+                Service("integrity", self._integrity.run),
                 Service("damage", self._indexing.repair_damage),
                 Service("upkeep", self._upkeep.run, stop_grace_s=self._settings.limits.drain_s),
                 Service("watch", self._watcher.run, is_critical=True),
@@ -142,14 +159,18 @@ class Daemon:
         )
         serving = asyncio.create_task(self._supervisor.run(), name="supervisor")
         stopping = asyncio.create_task(stop.wait(), name="stop")
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        anew = asyncio.create_task(self._anew.wait(), name="anew")
+        await asyncio.wait({serving, stopping, anew}, return_when=asyncio.FIRST_COMPLETED)
         self._is_draining = True
         self._notifier.stopping("draining")
         self.events.publish("draining")
         stopping.cancel()
+        anew.cancel()
         self._supervisor.stop()
         try:
             await serving
+        except DamagedDatabase as error:
+            self.damage = self.damage or str(error)
         except errors.Bug as error:
             log.exception("stopped by a bug", reason=str(error))
             return EX_FAILED
@@ -196,29 +217,16 @@ class Daemon:
         return GatewayHealth(status="unwell", reason="stopping") if self._is_draining else GatewayHealth(status="ok")
 
     async def _build_records(self, data_dir: Path) -> None:
-        file = data_dir / "msearchd.db"
-        try:
-            await self._open_records(file)
-        except errors.Misconfigured as error:
-            if error.key != "database":
-                raise
-            aside = shlex.quote(str(data_dir / "damaged"))
-            hint = (
-                # With its log beside it: a new database must not meet the old one's.
-                f"it can be made anew from your files; type: mkdir -p {aside} && mv {shlex.quote(str(file))}* {aside}"
-                " and start again; folders that are not in the settings are to be added again"
-            )
-            raise errors.Misconfigured(f"{file}: {error}", key=error.key, hint=hint) from error
-
-    async def _open_records(self, file: Path) -> None:
-        self._database = await Database.open(file, is_durable=self._settings.queue.is_durable)
-        self._stack.push_async_callback(self._database.close)
-        self._catalog = Catalog(self._database)
-        await self._catalog.open()
-        self._queue = JobQueue(self._database, self._settings.queue, now_ms=lambda: time.time_ns() // 1_000_000)
-        await self._queue.open()
+        records = await open_records(data_dir, self._settings.queue, damage=self._found_damage)
+        self._stack.push_async_callback(records.close, data_dir)
+        self._database, self._catalog, self._queue = records.database, records.catalog, records.queue
         await self._queue.resume(RESET_REASON)  # killed while it reset: what is left to do is in the queue
-        self._stack.push_async_callback(self._queue.close)
+        self._integrity = Integrity(records.database, was_unclean=records.was_unclean, begin_anew=self._begin_anew)
+
+    def _begin_anew(self, damage: str) -> None:
+        """Stop, set the database aside, start over in this process."""
+        self.damage = damage
+        self._anew.set()
 
     def _build_children(self, data_dir: Path) -> None:
         settings = self._settings
@@ -244,7 +252,7 @@ class Daemon:
         self._spaces = Spaces(database=database, catalog=catalog, pool=self._pool, store=self._store)
         self._recovery = Recovery(database=database, catalog=catalog, queue=queue, store=self._store)
         outcomes, locks = Outcomes(database, catalog, queue), KeyedLocks()
-        arrears = Arrears(
+        self._arrears = Arrears(
             database=database,
             catalog=catalog,
             queue=queue,
@@ -293,7 +301,7 @@ class Daemon:
         self._indexing = Indexing(
             catalog=catalog,
             store=self._store,
-            arrears=arrears,
+            arrears=self._arrears,
             recovery=self._recovery,
             spaces=self._spaces,
             dispatcher=Dispatcher(queue, lanes),
@@ -325,7 +333,7 @@ class Daemon:
                 outcomes=outcomes,
                 runner=runner,
                 watch=self._watcher.snapshot,
-                problems=lambda: (*self._problems(), *self._disk.problems()),
+                problems=lambda: (*self._problems(), *self._disk.problems(), *self._aside()),
                 is_draining=lambda: self._is_draining,
                 loop_lag=self._loop_watch.snapshot,
                 publish=self.events.publish,
@@ -351,6 +359,16 @@ class Daemon:
             spaces=self._spaces,
             folders=self._folders,
         )
+        verifier = Verifier(
+            database=database,
+            catalog=catalog,
+            queue=queue,
+            store=self._store,
+            watcher=self._watcher,
+            recovery=self._recovery,
+            arrears=self._arrears,
+            begin_anew=self._begin_anew,
+        )
         return DaemonControl(
             Parts(
                 database=database,
@@ -363,6 +381,8 @@ class Daemon:
                 explainer=Explainer(catalog=catalog, queue=queue, rules=self._watcher),
                 status=status,
                 reset=reset,
+                verifier=verifier,
+                backup=Backup(database=database, store=self._store, data_dir=data_dir),
                 events=self.events,
                 search=partial(answer, search),
             )
@@ -406,7 +426,10 @@ class Daemon:
             for service in (self._supervisor.snapshot() if self._supervisor else ())
             if service.state in {ServiceState.WAITING, ServiceState.LOST}
         ]
-        return (*self._indexing.problems(), *fallen)
+        return (*self._indexing.problems(), *self._integrity.problems(), *fallen)
+
+    def _aside(self) -> Sequence[str]:
+        return told(self._settings.data_dir, now=dt.datetime.now(dt.UTC))
 
     async def _embed_query(self, text: str) -> tuple[Space, Vectors] | None:
         """The question as a vector; None where search by meaning is turned off. Raises what the model raises."""

@@ -11,7 +11,7 @@ import os
 import time
 
 from msearchd import errors
-from msearchd.control import EventBus, replies
+from msearchd.control import EventBus, replies, upkeep_replies
 from msearchd.control.types import path_bytes, path_text
 
 
@@ -62,6 +62,30 @@ class FakeControl:
             store=replies.StoreReply(backend="edge", is_ok=True, points=1234, disk_bytes=5_000_000),
             blocked=[replies.BlockedReason(cause="model:big", reason="weights are missing: type this", jobs=2)],
         )  # fmt: skip
+
+    async def queue(self):
+        return upkeep_replies.QueuePageReply(
+            queue=replies.QueueReply(ready=3, running=1, failed=1, by_step={"embed": 3}),
+            steps=[upkeep_replies.StepReply(step="embed", target="mini", ready=3, running=1, failed=1, oldest_s=12.0)],
+            reasons=[upkeep_replies.ReasonReply(state="failed", step="embed", reason="broken\x1b[2J", jobs=1, since_ms=1)],
+            oldest_s=12.0, jobs_per_s=2.0, ended={"done": 120}, eta_s=2.0, pauses=list(self.reasons),
+        )  # fmt: skip
+
+    async def verify(self, *, is_repair):
+        self._check("verify")
+        is_clean = self.is_well
+        return upkeep_replies.VerifyReply(
+            is_clean=is_clean, is_repaired=is_repair and not is_clean,
+            spaces=[upkeep_replies.SpaceCheck(space="s", points_expected=5, points_found=5 if is_clean else 4)],
+            folders=[upkeep_replies.FolderCheck(path="/docs", is_checked=True, files=3)],
+            sentences=[] if is_clean else ["1 point is missing"],
+        )  # fmt: skip
+
+    async def backup(self, path, *, has_vectors):
+        if path in self.files:
+            message = f"{path_text(path)} exists already"
+            raise errors.BadRequest(message, hint="name a folder that is not there yet")
+        return upkeep_replies.BackupReply(path=path_text(path), size_bytes=4096, has_vectors=has_vectors, took_s=0.1)
 
     async def health(self):
         check = replies.HealthCheck(name="database", is_ok=self.is_well, reason="" if self.is_well else "read-only")

@@ -20,10 +20,21 @@ import aiosqlite
 import structlog
 
 from msearchd import errors
-from msearchd.aio.sqlite_errors import sqlite_errors, translated
+from msearchd.aio import sqlite_care
+from msearchd.aio.sqlite_care import connect, on_thread
+from msearchd.aio.sqlite_errors import BUSY_TIMEOUT_MS, DamagedDatabase, sqlite_errors, translated
 from msearchd.aio.sqlite_schema import migrate, named_queries, statements
 
-__all__ = ["Database", "Operation", "migrate", "named_queries", "sqlite_errors", "statements", "translated"]
+__all__ = [
+    "DamagedDatabase",
+    "Database",
+    "Operation",
+    "migrate",
+    "named_queries",
+    "sqlite_errors",
+    "statements",
+    "translated",
+]
 
 log = structlog.get_logger(__name__)
 
@@ -32,12 +43,13 @@ Operation = Callable[[sqlite3.Connection], T]
 
 #: Bounds one transaction (about 30 ms of work), so that a reader of the WAL and the next tick wait no longer.
 _GROUP_MAX: Final = 2000
-_BUSY_TIMEOUT_MS: Final = 5000
 #: 4000 pages halve the p99 of commits against 1000 (research: checkpoint stalls); the size limit returns the rest.
 _AUTOCHECKPOINT_PAGES: Final = 4000
 _JOURNAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
 #: Quiet time after which commits are synced to the disk: what a power cut can undo is younger than this.
 _IDLE_S: Final = 3.0
+#: Free pages given back in one transaction: about 5 ms.
+_SHRINK_PAGES: Final = 500
 
 
 #: What a caller handed in, and where the result goes. A tuple: there are 50,000 of them a second.
@@ -58,6 +70,8 @@ class Database:
         self._wake = asyncio.Event()
         self._is_closing = False
         self._needs_checkpoint = False
+        self._damage = ""
+        self._is_damaged = asyncio.Event()
         self._owner = asyncio.create_task(self._own_writer(), name="sqlite-writer")
 
     @classmethod
@@ -79,8 +93,9 @@ class Database:
         try:
             with sqlite_errors():
                 opened.append(
-                    await _connect(
+                    await connect(
                         path,
+                        "auto_vacuum=INCREMENTAL",  # takes effect where the file is new: before its first page
                         "journal_mode=WAL",
                         f"synchronous={synchronous}",
                         "foreign_keys=ON",
@@ -89,7 +104,7 @@ class Database:
                     )
                 )
                 for _ in range(readers):
-                    opened.append(await _connect(path, "query_only=ON"))  # noqa: PERF401 - each is to be closed if a later one fails
+                    opened.append(await connect(path, "query_only=ON"))  # noqa: PERF401 - each is to be closed if a later one fails
         except BaseException:
             for connection in opened:  # a connection left open has a thread that keeps the process from ending
                 await connection.close()
@@ -125,17 +140,26 @@ class Database:
         except errors.RetryLater:
             self._readers.put_nowait(connection)
             raise
-        reading = asyncio.ensure_future(_on_thread(connection, lambda c: _in_one_snapshot(c, operation)))
+        reading = asyncio.ensure_future(on_thread(connection, lambda c: _in_one_snapshot(c, operation)))
         reading.add_done_callback(lambda _: self._readers.put_nowait(connection))
         try:
             with sqlite_errors():
                 return await asyncio.shield(reading)
+        except DamagedDatabase as error:
+            self._noted(error)
+            raise
         except asyncio.CancelledError:
             # The connection is ours until the callback above runs: nobody else's statement can be hit.
             if not reading.done():
                 connection._conn.interrupt()  # noqa: SLF001
                 reading.add_done_callback(_forget_outcome)
             raise
+
+    def _noted(self, error: BaseException) -> BaseException:
+        if isinstance(error, DamagedDatabase) and not self._damage:
+            self._damage = str(error)
+            self._is_damaged.set()
+        return error
 
     def _refuse_if_closing(self) -> None:
         if self._is_closing:
@@ -147,7 +171,7 @@ class Database:
         if not self._needs_checkpoint:
             return
         with sqlite_errors():
-            if await _on_thread(self._writer, _checkpoint):
+            if await on_thread(self._writer, _checkpoint):
                 self._needs_checkpoint = False
 
     async def backup(self, target: Path) -> None:
@@ -155,31 +179,26 @@ class Database:
 
         Raises BadRequest where *target* exists; RetryLater where it cannot be written now.
         """
-        part = target.with_name(target.name + ".part")
-        if await asyncio.to_thread(target.exists):
-            message = f"{target} exists already"
-            raise errors.BadRequest(message, hint="name a file that is not there yet")
-        try:
-            # VACUUM INTO creates files with the umask's mode but writes into an empty one that is there.
-            os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
-            copier = await _connect(self.path)
-            try:
-                with sqlite_errors():
-                    await _on_thread(copier, lambda c: _copy_into(c, part))
-            finally:
-                await copier.close()
-            part.replace(target)
-        except OSError as error:
-            message = f"cannot write {target}: {error.strerror}"
-            raise errors.RetryLater(message, hint="check the folder's permissions and free space") from error
-        finally:
-            part.unlink(missing_ok=True)
+        await sqlite_care.backup(self.path, target)
 
     async def problems(self, *, is_quick: bool = True) -> list[str]:
-        """What an integrity check finds wrong with the file; empty if it is sound. The quick one leaves indexes out."""
-        pragma = "PRAGMA quick_check" if is_quick else "PRAGMA integrity_check"
-        found = await self.read(lambda c: [str(row[0]) for row in c.execute(pragma)])
-        return [] if found == ["ok"] else found
+        """What an integrity check finds wrong with the file; empty if it is sound. The quick one leaves indexes out.
+
+        On a connection of its own: it may take seconds, and readers go on.
+        """
+        return await sqlite_care.problems(self.path, is_quick=is_quick)
+
+    async def wait_damaged(self) -> str:
+        """Return what SQLite said once it has called the file damaged in an operation."""
+        await self._is_damaged.wait()
+        return self._damage
+
+    async def shrink(self, *, max_pages: int = _SHRINK_PAGES) -> int:
+        """Give up to *max_pages* free pages back to the file system where a tenth of the file is free; returns how many.
+
+        A few milliseconds; call it when quiet, until it returns 0.
+        """
+        return await self.write(lambda c: sqlite_care.shrink_in(c, max_pages=max_pages))
 
     async def close(self) -> None:
         """Finish what was handed in, checkpoint, close all connections (a forgotten one would hang the exit)."""
@@ -231,7 +250,7 @@ class Database:
     async def _run(self, group: list[_Pending]) -> None:
         operations = [operation for operation, _ in group]
         outcomes: list[Any]
-        running = asyncio.ensure_future(_on_thread(self._writer, lambda c: _in_one_transaction(c, operations)))
+        running = asyncio.ensure_future(on_thread(self._writer, lambda c: _in_one_transaction(c, operations)))
         try:
             outcomes = await asyncio.shield(running)
         except asyncio.CancelledError:
@@ -247,7 +266,7 @@ class Database:
             if future.done():  # the caller was cancelled; the effect stands
                 continue
             if isinstance(outcome, BaseException):
-                future.set_exception(translated(outcome))
+                future.set_exception(self._noted(translated(outcome)))
             else:
                 future.set_result(outcome)
 
@@ -309,38 +328,10 @@ def _checkpoint(connection: sqlite3.Connection) -> bool:
             return False
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()  # only gives the space back: may be refused
     finally:
-        connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+        connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
     return True
-
-
-def _copy_into(connection: sqlite3.Connection, target: Path) -> None:
-    connection.execute("VACUUM INTO ?", (os.fspath(target),))
-    fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _forget_outcome(future: asyncio.Future[Any]) -> None:
     if not future.cancelled():
         future.exception()  # seen: nobody else will look
-
-
-async def _connect(path: Path, *pragmas: str) -> aiosqlite.Connection:
-    # isolation_level None: our BEGIN and COMMIT are the only ones.
-    connection = await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
-    try:
-        for pragma in (f"busy_timeout={_BUSY_TIMEOUT_MS}", *pragmas):
-            await connection.execute_fetchall(f"PRAGMA {pragma}")  # to its end: an open statement refuses a backup
-    except BaseException:
-        await connection.close()
-        raise
-    return connection
-
-
-async def _on_thread(connection: aiosqlite.Connection, function: Operation[T]) -> T:
-    # aiosqlite's public calls cost one thread hop per statement; its own primitive runs a whole function in one.
-    # Not public API: held by tests/contracts/test_aio_sqlite.py.
-    result: T = await connection._execute(function, connection._conn)  # type: ignore[no-untyped-call]  # noqa: SLF001
-    return result

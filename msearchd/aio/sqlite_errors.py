@@ -9,6 +9,8 @@ from typing import Final
 
 from msearchd import errors
 
+#: How long a statement waits for another program's lock before it is RetryLater.
+BUSY_TIMEOUT_MS: Final = 5000
 #: Primary result codes that pass by themselves or when somebody makes room.
 _PASSING: Final = frozenset(
     {
@@ -39,7 +41,7 @@ def translated(error: BaseException) -> BaseException:
     code = (getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR) & 0xFF
     new: errors.MsearchError
     if code in _DAMAGED:
-        new = errors.Misconfigured(
+        new = DamagedDatabase(
             f"the database is damaged: {error}",
             key="database",
             hint="stop the daemon and move the database aside; the next start builds the index anew from your files",
@@ -52,6 +54,10 @@ def translated(error: BaseException) -> BaseException:
         new = errors.Bug(f"{type(error).__name__}: {error}")
     new.__cause__ = error
     return new
+
+
+class DamagedDatabase(errors.Misconfigured):
+    """SQLite calls the file damaged, or no database. The index can be made anew from the user's files."""
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import Final
 
 from msearchd import __version__
 from msearchd.api.table import BASE, Answer, Call, Permission, Row
+from msearchd.api.upkeep_routes import UPKEEP_ROUTES
 from msearchd.control import replies, requests
 from msearchd.control.events import Event
 from msearchd.control.types import path_bytes
@@ -154,4 +155,5 @@ ROUTES: Final = (
         handler=_version, reply=replies.VersionReply, permission=Permission.ANYONE),
     Row(method="GET", path="/events", name="events", summary="Events as they happen (server-sent events with ids).",
         stream=_events, query=requests.EventParams, waits=True),
+    *UPKEEP_ROUTES,
 )  # fmt: skip

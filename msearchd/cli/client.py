@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from msearchd import __version__
-from msearchd.cli import commands
+from msearchd.cli import commands, upkeep_commands
 from msearchd.cli.connection import Daemon, Refused, Unreachable, default_socket
 from msearchd.cli.render import clean
 
@@ -107,12 +107,22 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--timeout", type=_number(0.001, 864000), metavar="S", help="seconds to wait at most")
     made = verb("events", commands.events, "print events as they happen")
     made.add_argument("--since", type=_number(0, 2**63 - 1, is_whole=True), metavar="ID", help="begin after this event")
+    _upkeep_verbs(verb)
     made = verb("reset", commands.reset, "throw the index away and compute it again; your files are never touched")
     made.add_argument(
         "what", choices=("index", "database", "all"), help="vectors; catalog, text and queue; or both and the folders"
     )
     made.add_argument("--yes", action="store_true", help="do not ask")
     return root
+
+
+def _upkeep_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    verb("queue", upkeep_commands.queue, "show what is owed, how fast it goes, and why it does not")
+    made = verb("verify", upkeep_commands.verify, "compare the index with itself and with your folders")
+    made.add_argument("--repair", action="store_true", help="put right what does not agree")
+    made = verb("backup", upkeep_commands.backup, "copy the index to a new folder while work goes on")
+    made.add_argument("folder", metavar="DEST", help="a folder that is not there yet")
+    made.add_argument("--no-vectors", action="store_true", help="smaller: vectors are computed again after a restore")
 
 
 def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one per exit code

@@ -41,7 +41,8 @@ def _print(lines: Iterable[str]) -> None:
         print(line)
 
 
-def _json(value: Mapping[str, Any]) -> None:
+def print_json(value: Mapping[str, Any]) -> None:
+    """The daemon's reply, on one line."""
     # ASCII: names that are not UTF-8 stand as escaped surrogates, as the daemon sends them.
     print(json.dumps(value))
 
@@ -73,7 +74,7 @@ def list_folders(daemon: Daemon, args: Namespace) -> int:
     """Show the watched folders."""
     reply = daemon.get("/folders")
     if args.json:
-        _json(reply)
+        print_json(reply)
     elif reply["folders"]:
         _print(render.folder_line(folder, home=_home(), style=_style(args)) for folder in reply["folders"])
     else:
@@ -89,7 +90,7 @@ def status(daemon: Daemon, args: Namespace) -> int:
     while True:
         reply = daemon.get("/status")
         if args.json:
-            _json(reply)
+            print_json(reply)
         else:
             page = list(render.status(reply, home=_home(), style=_style(args)))
             if args.watch and sys.stdout.isatty():
@@ -116,7 +117,7 @@ def sync(daemon: Daemon, args: Namespace) -> int:
         if reply["is_complete"] or (args.timeout is not None and left_s <= wait_s):
             break
     if args.json:
-        _json(reply)
+        print_json(reply)
     else:
         rest = [f"{reply[state]:,} {state}" for state in ("pending", "blocked", "failed") if reply[state]]
         said = "all changes are searchable" if reply["is_complete"] else "not everything is searchable yet"
@@ -145,7 +146,7 @@ def events(daemon: Daemon, args: Namespace) -> int:
     """Print events until interrupted."""
     for event in daemon.events(args.since):
         if args.json:
-            _json(event)
+            print_json(event)
         else:
             data = event.get("data") or {}
             pairs = "  ".join(f"{key}={render.clean(str(value))}" for key, value in data.items())
@@ -178,7 +179,7 @@ def search(daemon: Daemon, args: Namespace) -> int:
                 raise WrongUse(f"--{option}: {error}") from error
     reply = daemon.post("/search", request, timeout_s=60)
     if args.json:
-        _json(reply)
+        print_json(reply)
         return OK
     _print(render.hits(reply, home=_home(), style=_style(args)))
     if not reply["hits"]:
@@ -190,7 +191,7 @@ def explain(daemon: Daemon, args: Namespace) -> int:
     """Say why a path is found, or is not."""
     reply = daemon.get("/explain", path=path_argument(args.path))
     if args.json:
-        _json(reply)
+        print_json(reply)
     else:
         _print(render.explain(reply, home=_home(), style=_style(args)))
     return OK
@@ -204,11 +205,11 @@ def process(daemon: Daemon, args: Namespace) -> int:
     else:
         reply = daemon.post("/files/process", {"paths": paths})
     if args.no_wait:
-        _json(reply) if args.json else print(reply["id"])
+        print_json(reply) if args.json else print(reply["id"])
         return OK
     reply = _followed(daemon, reply)
     if args.json:
-        _json(reply)
+        print_json(reply)
     else:
         _print(render.processed(reply, home=_home(), style=_style(args)))
     return OK if reply["state"] == "done" else FAILED
@@ -240,7 +241,7 @@ def failed(daemon: Daemon, args: Namespace) -> int:
         items += page["items"]
         cursor = page["next_cursor"]
     if args.json:
-        _json({"items": items, "next_cursor": cursor})
+        print_json({"items": items, "next_cursor": cursor})
     elif items:
         _print(render.failures(items, home=_home(), style=_style(args)))
         if cursor is not None:
@@ -254,7 +255,7 @@ def retry(daemon: Daemon, args: Namespace) -> int:
     """Try failed and blocked work again."""
     reply = daemon.post("/retry", {"path": path_argument(args.path) if args.path else None})
     if args.json:
-        _json(reply)
+        print_json(reply)
     else:
         print(f"{render.plural(reply['retried'], 'job')} will be tried again")
     return OK
@@ -276,7 +277,7 @@ def reset(daemon: Daemon, args: Namespace) -> int:
             return FAILED
     reply = daemon.post("/system/reset", {"reset_type": args.what, "confirm": True}, timeout_s=300)
     if args.json:
-        _json(reply)
+        print_json(reply)
     else:
         print(render.clean(reply["sentence"]))
     return OK

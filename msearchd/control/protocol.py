@@ -25,6 +25,7 @@ from msearchd.control.replies import (
     SyncReply,
 )
 from msearchd.control.requests import SearchRequest
+from msearchd.control.upkeep_replies import BackupReply, QueuePageReply, VerifyReply
 
 ResetType = Literal["all", "database", "index"]
 
@@ -103,6 +104,21 @@ class Control(Protocol):
 
     async def reset(self, reset_type: ResetType) -> ResetReply:
         """Throw away and begin again; the user's files are never touched."""
+        ...
+
+    async def queue(self) -> QueuePageReply:
+        """The queue in numbers: by step and state, the oldest, the rate, and why what stands still does."""
+        ...
+
+    async def verify(self, *, is_repair: bool) -> VerifyReply:
+        """Compare database, queue, vectors and folders; with *is_repair* put right what does not agree."""
+        ...
+
+    async def backup(self, path: bytes, *, has_vectors: bool) -> BackupReply:
+        """Write a consistent copy into the new folder *path* while work goes on; whole or not at all.
+
+        BadRequest: it exists, or its parent does not. RetryLater: it cannot be written.
+        """
         ...
 
     def events(self, since: int | None) -> AsyncIterator[Event]:

@@ -128,6 +128,19 @@ class ResetRequest(Request):
     confirm: Confirmation
 
 
+class VerifyRequest(Request):
+    """Compare everything with everything. Without `repair` nothing is changed but what a scan would take up anyway."""
+
+    repair: bool = False
+
+
+class BackupRequest(Request):
+    """Where to: a folder that is not there yet, in one that is."""
+
+    path: PathText
+    vectors: Annotated[bool, Field(description="Copy the vector files too; else they are computed again.")] = True
+
+
 class EventParams(Request):
     """Where an event stream begins."""
 

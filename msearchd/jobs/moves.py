@@ -204,6 +204,10 @@ class JobMoves:
         rows = c.execute(SQL["open_jobs"], {"asset": asset})
         return [(Step(step), target, JobState(state)) for step, target, state in rows]
 
+    def owed_assets_in(self, c: sqlite3.Connection, after: AssetId, *, limit: int) -> list[AssetId]:
+        """Assets after *after* that something is owed for, in order, at most *limit*."""
+        return [AssetId(row[0]) for row in c.execute(SQL["owed_assets"], {"after": after, "limit": limit})]
+
     def open_reason_in(self, c: sqlite3.Connection, asset: AssetId) -> str:
         """The error that best says why the asset is not done: of a failed job, else a blocked, else a delayed one."""
         row = c.execute(SQL["open_reason"], {"asset": asset}).fetchone()

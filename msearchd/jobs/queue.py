@@ -26,6 +26,7 @@ from msearchd.jobs.changes import Changes
 from msearchd.jobs.claim import Wanted, claim_in, is_claimable_in
 from msearchd.jobs.looks import blocked_reasons_in, is_idle_in, timed_counts_in
 from msearchd.jobs.moves import SQL, JobMoves
+from msearchd.jobs.overview import Overview, overview_in
 from msearchd.jobs.rows import BlockedReason, HistoryRow, JobRow, QueueCounts
 from msearchd.jobs.turns import kept_places
 from msearchd.settings.model import QueueSettings
@@ -299,6 +300,11 @@ class JobQueue(JobMoves):
         if took_s > _COSTLY_S:
             self._counts = (time.monotonic() + took_s * _COUNTS_KEPT, counts)
         return counts
+
+    async def overview(self, *, reasons: int = 10) -> Overview:
+        """The queue in numbers, for a person: see overview.py."""
+        now_ms = self._now_ms()
+        return await self._database.read(lambda c: overview_in(c, now_ms=now_ms, reasons=reasons))
 
     async def failures(self, *, limit: int = 100, after: JobId | None = None) -> list[JobRow]:
         """Failed jobs, oldest first, after job number *after*."""

@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
@@ -36,14 +37,17 @@ from msearchd.control.replies import (
 )
 from msearchd.control.requests import SearchRequest
 from msearchd.control.types import path_text
+from msearchd.control.upkeep_replies import BackupReply, QueuePageReply, VerifyReply
 from msearchd.domain.asset import AssetId, AssetState
 from msearchd.domain.job import JobId, JobState
 from msearchd.jobs.queue import JobQueue, JobRow
+from msearchd.orchestrator.backup import Backup
 from msearchd.orchestrator.explain import Explainer
 from msearchd.orchestrator.folders import FolderList
 from msearchd.orchestrator.processing import Processing
 from msearchd.orchestrator.reset import Reset
 from msearchd.orchestrator.status import StatusPage
+from msearchd.orchestrator.verify import Verifier
 from msearchd.store.catalog import Catalog
 from msearchd.store.vector_store import VectorStore
 from msearchd.watch.watcher import Watcher
@@ -68,6 +72,8 @@ class Parts:
     explainer: Explainer
     status: StatusPage
     reset: Reset
+    verifier: Verifier
+    backup: Backup
     events: EventBus
     search: Callable[[SearchRequest], Awaitable[SearchReply]]
 
@@ -204,6 +210,23 @@ class DaemonControl:
             # Seen from the queue: one that failed again meanwhile stays failed.
             if self._parts.queue.open_states_in(c, asset).keys() & {JobState.READY, JobState.RUNNING, JobState.DELAYED}:
                 self._parts.catalog.set_state_in(c, asset, AssetState.PENDING)
+
+    # -- upkeep ---------------------------------------------------------------------------------------------------------
+
+    async def queue(self) -> QueuePageReply:
+        """The queue in numbers."""
+        return await self._parts.status.queue_page()
+
+    async def verify(self, *, is_repair: bool) -> VerifyReply:
+        """Whether everything agrees; put right what does not."""
+        return await self._parts.verifier.verify(is_repair=is_repair)
+
+    async def backup(self, path: bytes, *, has_vectors: bool) -> BackupReply:
+        """A copy of the index in a new folder."""
+        copied = await self._parts.backup.run(Path(os.fsdecode(path)), has_vectors=has_vectors)
+        return BackupReply(
+            path=path_text(path), size_bytes=copied.size_bytes, has_vectors=copied.has_vectors, took_s=copied.took_s
+        )
 
     # -- standing still, starting over -----------------------------------------------------------------------------------
 

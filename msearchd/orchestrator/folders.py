@@ -1,11 +1,13 @@
 """The list of watched folders: from the settings and from `msearch add`; kept in the catalog.
 
 In: absolute paths. Out: roots watched or forgotten. Never touches the folders themselves.
+`folders.json` beside the database repeats the list: it is all that cannot be found again where the database is lost.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ from msearchd import errors
 from msearchd.aio.sqlite import Database
 from msearchd.domain.asset import Root, RootId
 from msearchd.jobs.queue import JobQueue
+from msearchd.orchestrator import folders_file
 from msearchd.store.catalog import Catalog
 from msearchd.watch.watcher import Watcher
 
@@ -44,6 +47,7 @@ class FolderList:
         self._queue = queue
         self._watcher = watcher
         self._data_dir = os.fsencode(data_dir)
+        self._file = data_dir / "folders.json"
         self._changing = asyncio.Lock()  # a folder added while it is removed would lose what was just seen
         self._from_settings = [os.fsencode(path) for path in from_settings]
 
@@ -51,8 +55,11 @@ class FolderList:
         """Watch what is configured and what was added before. A configured folder that is missing is offline, no error."""
         for root_id in await self._catalog.removed_roots():  # killed while it was removed
             await self._hide(root_id)
+        if not await self._catalog.had_roots():
+            await self._adopt()
         for path in self._from_settings:
             await self._database.write(lambda c, p=path: self._catalog.add_root_in(c, p))  # type: ignore[misc]
+        await self._note()
         for root in await self._catalog.roots():
             await self._watcher.add_root(root)
 
@@ -62,6 +69,7 @@ class FolderList:
         async with self._changing:
             root_id = await self._database.write(lambda c: self._catalog.add_root_in(c, real))
             root = await self._root(root_id)
+            await self._note()
             await self._watcher.add_root(root)
         log.info("folder added", path=os.fsdecode(real))
         return root
@@ -95,8 +103,23 @@ class FolderList:
                 raise errors.NotFound(message, hint="see them with: msearch list")
             await self._watcher.remove_root(root.id)
             await self._database.write(lambda c: self._catalog.remove_root_in(c, root.id))
+            await self._note()
             await self._hide(root.id)
         log.info("folder removed", path=os.fsdecode(root.path))
+
+    async def _adopt(self) -> None:
+        """A new database: what the last one watched is watched again."""
+        for path in await asyncio.to_thread(folders_file.read, self._file):
+            with contextlib.suppress(errors.BadRequest):  # inside another one of the list
+                await self._database.write(lambda c, p=path: self._catalog.add_root_in(c, p))  # type: ignore[misc]
+                log.warning("folder watched again", path=os.fsdecode(path), reason="the database is new")
+
+    async def _note(self) -> None:
+        paths = [root.path for root in await self._catalog.roots()]
+        try:
+            await asyncio.to_thread(folders_file.write, self._file, paths)
+        except OSError as error:  # a full disk: the catalog has the list, and the next change notes it
+            log.warning("list of folders not noted", reason=str(error))
 
     async def leave_all(self) -> None:
         """Before a reset: the watcher lets go of every root, so that no change of a forgotten one arrives. `start` after it."""

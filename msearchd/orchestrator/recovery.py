@@ -43,7 +43,7 @@ class SpaceReport:
 
 
 class Recovery:
-    """Run at start, before anything is claimed; `verify` at any quiet time."""
+    """Run at start, before anything is claimed; `look` and `compare` at any time."""
 
     def __init__(self, *, database: Database, catalog: Catalog, queue: JobQueue, store: VectorStore) -> None:
         self._database = database
@@ -54,6 +54,7 @@ class Recovery:
     async def at_start(self) -> list[SpaceReport]:
         """Redo what was begun and not finished; compare counts; compare contents only where counts differ."""
         reports = []
+        await self._drop_unknown()
         for space in await self._catalog.spaces():
             await self._store.ensure(space)
             await self._undo_unfinished(space.name)
@@ -66,12 +67,35 @@ class Recovery:
         await self.finish_sweeps()
         return reports
 
-    async def verify(self) -> list[SpaceReport]:
-        """Compare every content of every space with its points, and repair."""
-        return [await self.compare(space) for space in await self._catalog.spaces()]
+    async def _drop_unknown(self) -> None:
+        """Spaces of a database that was lost: nobody will ever ask them, and their contents are embedded again."""
+        known = {space.name for space in await self._catalog.spaces()}
+        for name in await self._store.spaces():
+            if name not in known:
+                log.warning("space dropped", space=name, reason="the catalog does not know it")
+                await self._store.drop(name)
+
+    async def look(self, space: Space) -> SpaceReport:
+        """Compare one space content by content. Changes nothing."""
+        return (await self._differences(space))[0]
 
     async def compare(self, space: Space) -> SpaceReport:
         """Compare one space content by content. Orphans are deleted, contents with missing points are owed again."""
+        report, orphans, wrong = await self._differences(space)
+        for start in range(0, len(orphans), _DELETE_GROUP):
+            await self._store.delete_contents(space.name, orphans[start : start + _DELETE_GROUP])
+        for start in range(0, len(wrong), _DELETE_GROUP):
+            group_of = wrong[start : start + _DELETE_GROUP]
+            # Too many points (an interrupted re-chunking) and too few are repaired alike: away with them, embed again.
+            await self._store.delete_contents(space.name, group_of)
+            await self._owe_again(space, group_of)
+        if orphans or wrong:
+            await self._store.flush()
+            log.warning("index repaired", space=space.name, orphans=len(orphans), missing=len(wrong))
+        return report
+
+    async def _differences(self, space: Space) -> tuple[SpaceReport, list[UUID], list[UUID]]:
+        """(report, contents whose points nothing refers to, live contents without exactly their points)."""
         expected: dict[UUID, int] = {}
         async for group in self._catalog.expected_contents(space.name):
             expected.update(group)
@@ -84,18 +108,12 @@ class Recovery:
         doubtful = [uuid for uuid in found if uuid not in expected and uuid not in in_work]
         # Read before the points were, `expected` lacks what became live since: that is no orphan.
         orphans = [uuid for uuid in doubtful if not await self._is_live(space.name, uuid)]
-        wrong = [uuid for uuid, count in expected.items() if found.get(uuid, 0) != count and uuid not in in_work]
-        for start in range(0, len(orphans), _DELETE_GROUP):
-            await self._store.delete_contents(space.name, orphans[start : start + _DELETE_GROUP])
-        for start in range(0, len(wrong), _DELETE_GROUP):
-            group_of = wrong[start : start + _DELETE_GROUP]
-            # Too many points (an interrupted re-chunking) and too few are repaired alike: away with them, embed again.
-            await self._store.delete_contents(space.name, group_of)
-            await self._owe_again(space, group_of)
-        if orphans or wrong:
-            await self._store.flush()
-            log.warning("index repaired", space=space.name, orphans=len(orphans), missing=len(wrong))
-        return SpaceReport(space.name, sum(expected.values()), sum(found.values()), len(orphans), len(wrong))
+        uneven = [uuid for uuid, count in expected.items() if found.get(uuid, 0) != count and uuid not in in_work]
+        wrong = [
+            uuid for uuid in uneven if await self._is_live(space.name, uuid)
+        ]  # swept meanwhile: nothing is missing
+        report = SpaceReport(space.name, sum(expected.values()), sum(found.values()), len(orphans), len(wrong))
+        return report, orphans, wrong
 
     async def _is_live(self, space: SpaceName, uuid: UUID) -> bool:
         content = await self._catalog.content_by_uuid(uuid)

@@ -29,11 +29,13 @@ from msearchd.control.replies import (
     WatchReply,
 )
 from msearchd.control.types import path_text
+from msearchd.control.upkeep_replies import QueuePageReply
 from msearchd.domain.asset import AssetState, Root
 from msearchd.inference.pool import ModelStatus, Pool
 from msearchd.jobs.queue import JobQueue
 from msearchd.orchestrator.outcomes import Outcomes
 from msearchd.orchestrator.progress import RateMeter, eta_s
+from msearchd.orchestrator.queue_page import queue_page
 from msearchd.orchestrator.runner import Runner
 from msearchd.store.catalog import Catalog
 from msearchd.store.vector_store import StoreHealth, VectorStore
@@ -138,6 +140,15 @@ class StatusPage:
             loop_lag_p99_ms=round(source.loop_lag().p99_ms, 1),
             disk_free_bytes=_free_bytes(source.data_dir),
         )
+
+    async def queue_page(self) -> QueuePageReply:
+        """The queue in numbers, with the rate at which files become searchable."""
+        files = await self._from.catalog.counts()
+        pending = sum(states.get(AssetState.PENDING, 0) for states in files.values())
+        self.sample()
+        rate = self._rate.per_s(now=time.monotonic())
+        progress = ProgressReply(files_per_s=round(rate, 3), eta_s=eta_s(pending, rate))
+        return queue_page(await self._from.queue.overview(), now_ms=time.time_ns() // 1_000_000, progress=progress)
 
     async def folders(self) -> list[FolderReply]:
         """The watched folders as the status shows them."""

@@ -68,6 +68,7 @@ class Upkeep:
                     await self._spaces.settle()
                     if is_quiet:
                         await self._database.checkpoint()
+                        await self._shrink(seen)
                 if now - swept > _SWEEP_EVERY_S:
                     swept = now
                     await self.sweep()
@@ -76,6 +77,13 @@ class Upkeep:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK_EVERY_S):
                         await self._queue.wait_change(self._queue.changes_seen())
+
+    async def _shrink(self, seen: int) -> None:
+        """Give back the space of what is done, a little at a time, as long as nobody has work."""
+        freed = True
+        while freed and self._queue.changes_seen() == seen:
+            freed = bool(await self._database.shrink())
+            await asyncio.sleep(0.1 if freed else 0)
 
     async def sweep(self) -> int:
         """Forget contents and files whose grace is over, with their points; return how many contents."""

@@ -229,6 +229,19 @@ class StoreProcess:
                     await self._long_call("flush")
         await self._kept.stop()
 
+    @contextlib.asynccontextmanager
+    async def held_still(self) -> AsyncIterator[Path | None]:
+        """The folder of the vector files, flushed and unchanged meanwhile; searches go on, writes wait.
+
+        None where the vectors are not files of ours (a server's, or none yet). Raises RetryLater where it cannot flush.
+        """
+        if self._start.backend == "server":
+            yield None
+            return
+        async with self._bulk:
+            await self._call("flush", lane=wire.LANE_BULK, deadline_s=self._settings.timeout_s)
+            yield self._start.folder if await asyncio.to_thread(self._start.folder.is_dir) else None
+
     # -- beyond the protocol -----------------------------------------------------------------------------------------
 
     async def next_damage(self) -> Damage:

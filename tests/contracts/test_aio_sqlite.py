@@ -14,7 +14,7 @@ import pytest
 
 from msearchd import errors
 from msearchd.aio import sqlite as aio_sqlite
-from msearchd.aio.sqlite import Database, migrate, named_queries, statements, translated
+from msearchd.aio.sqlite import DamagedDatabase, Database, migrate, named_queries, statements, translated
 
 
 @pytest.fixture
@@ -231,8 +231,8 @@ async def test_a_damaged_file_is_found_out(tmp_path):
         (sqlite3.SQLITE_BUSY, errors.RetryLater),
         (sqlite3.SQLITE_IOERR | (3 << 8), errors.RetryLater),
         (sqlite3.SQLITE_READONLY, errors.RetryLater),
-        (sqlite3.SQLITE_CORRUPT, errors.Misconfigured),
-        (sqlite3.SQLITE_NOTADB, errors.Misconfigured),
+        (sqlite3.SQLITE_CORRUPT, DamagedDatabase),
+        (sqlite3.SQLITE_NOTADB, DamagedDatabase),
         (sqlite3.SQLITE_CONSTRAINT, errors.Bug),
         (sqlite3.SQLITE_ERROR, errors.Bug),
         (None, errors.Bug),

@@ -83,24 +83,6 @@ def test_a_socket_left_by_a_killed_daemon_is_taken_over(words_daemon):
     assert oct(daemon.socket.stat().st_mode & 0o777) == "0o600"
 
 
-def test_a_damaged_database_is_refused_with_the_line_that_helps(words_daemon):
-    daemon = words_daemon
-    (daemon.files / "note.txt").write_text("the code word is axolotl")
-    daemon.stop()
-    database = daemon.data_dir / "msearchd.db"
-    database.write_bytes(b"\xa5" * 100_000)
-    process = daemon.launch()
-    assert process.wait(60) == 78, daemon.log_tail()
-    reason = daemon.events("cannot start")[-1]["reason"]
-    assert str(database) in reason
-    line = re.search(r"type: (mkdir .*) and start again", reason)[1]
-    subprocess.run(["sh", "-c", line], check=True, timeout=30)
-    daemon.start()
-    daemon.add(daemon.files)
-    daemon.sync()
-    assert daemon.found_by_words("axolotl") == {daemon.files / "note.txt"}
-
-
 def test_another_programs_socket_is_left_alone(words_daemon):
     daemon = words_daemon
     daemon.stop()

@@ -147,7 +147,7 @@ async def test_a_neighbour_that_fails_in_the_same_transaction_takes_nobody_with_
 
 
 async def test_a_database_locked_by_another_program_is_retry_later_and_passes(tmp_path, monkeypatch):
-    monkeypatch.setattr("msearchd.aio.sqlite._BUSY_TIMEOUT_MS", 50)
+    monkeypatch.setattr("msearchd.aio.sqlite_care.BUSY_TIMEOUT_MS", 50)
     database, queue = await opened(tmp_path / "db")
     other = sqlite3.connect(tmp_path / "db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

@@ -248,7 +248,7 @@ def test_the_client_imports_the_standard_library_alone():
     assert ours == {
         "msearchd",
         "msearchd.cli",
-        *(f"msearchd.cli.{m}" for m in ("client", "commands", "connection", "render", "times")),
+        *(f"msearchd.cli.{m}" for m in ("client", "commands", "connection", "render", "times", "upkeep_commands")),
     }
 
 
@@ -321,3 +321,25 @@ def test_watching_in_a_small_window_keeps_the_first_lines_and_cuts_the_long_ones
     first, _, _ = page.partition(b"\x1b[?7h")
     assert first.startswith(b"\x1b[H\x1b[J\x1b[?7lmsearchd ")
     assert first.count(b"\n") == 1  # two lines of the three: the third is the cursor's
+
+
+def test_the_queue_page_is_for_people_and_safe_to_print(api):
+    done = msearch(api, "queue")
+    assert done.returncode == 0, done.stderr
+    out = done.stdout.decode()
+    for word in ("3 ready, 1 running, 1 failed", "oldest 12 s", "2.0 steps/s", "embed mini", "failed  1 job of embed"):
+        assert word in out, (word, out)
+    assert "\x1b" not in out
+
+
+def test_verify_tells_by_its_exit_code_and_names_the_repair(api):
+    good = msearch(api, "verify")
+    assert good.returncode == 0
+    assert b"agree" in good.stdout
+
+
+def test_a_backup_is_told_with_its_size_and_an_existing_target_is_wrong_use(api, tmp_path):
+    done = msearch(api, "backup", "saved", "--no-vectors", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert b"vectors are computed again" in done.stdout
+    assert msearch(api, "backup", "/docs/ferry.txt").returncode == 2

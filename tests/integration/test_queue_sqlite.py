@@ -365,5 +365,5 @@ async def test_no_query_but_those_of_resets_and_starts_reads_the_whole_job_table
         return [row[3] for row in c.execute(f"EXPLAIN QUERY PLAN {SQL[name]}", arguments)]
 
     steps = await database.read(plan)
-    if name not in {"forget_all_waiting", "clear", "forget_targets"}:
+    if name not in {"forget_all_waiting", "clear", "forget_targets", "count_by_step"}:
         assert not [step for step in steps if re.fullmatch(r"SCAN job", step)], steps

@@ -203,3 +203,27 @@ SELECT 1 WHERE EXISTS (SELECT 1 FROM job INDEXED BY job_ready WHERE state = 'rea
 
 -- is_asset_busy --  One row if anything of an asset is ready or in work.
 SELECT 1 FROM job WHERE asset = :asset AND state IN ('ready', 'running') LIMIT 1;
+
+-- count_by_step --  For `msearch queue`: jobs by state, step and target, and the oldest of each. Reads every row that waits.
+SELECT state, step, target, count(*), min(created_ms) FROM job GROUP BY state, step, target;
+
+-- ended_since --  Attempts that ended lately by outcome, and when the first of them did. The history is short.
+SELECT outcome, count(*), min(ended_ms) FROM job_history WHERE ended_ms >= :since GROUP BY outcome;
+
+-- reasons_failed --  The most frequent reasons among the newest failed jobs.
+SELECT step, error, count(*) AS jobs, min(updated_ms) FROM (
+  SELECT step, error, updated_ms FROM job INDEXED BY job_failed WHERE state = 'failed' ORDER BY id DESC LIMIT :rows)
+GROUP BY step, error ORDER BY jobs DESC, step, error LIMIT :limit;
+
+-- reasons_blocked --  The most frequent reasons among the newest blocked jobs.
+SELECT step, error, count(*) AS jobs, min(updated_ms) FROM (
+  SELECT step, error, updated_ms FROM job INDEXED BY job_blocked_line WHERE state = 'blocked' ORDER BY id DESC LIMIT :rows)
+GROUP BY step, error ORDER BY jobs DESC, step, error LIMIT :limit;
+
+-- reasons_delayed --  The most frequent reasons among the delayed jobs that are due next.
+SELECT step, error, count(*) AS jobs, min(updated_ms) FROM (
+  SELECT step, error, updated_ms FROM job INDEXED BY job_delayed WHERE state = 'delayed' ORDER BY run_at_ms LIMIT :rows)
+GROUP BY step, error ORDER BY jobs DESC, step, error LIMIT :limit;
+
+-- owed_assets --  Assets that something is owed for, in order. (after, limit)
+SELECT DISTINCT asset FROM job WHERE asset > :after ORDER BY asset LIMIT :limit;

@@ -73,6 +73,10 @@ class Catalog(CatalogSearch):
         """Folders that were watched once; their rows go with the grace period."""
         return await self._database.read(lambda c: [RootId(row[0]) for row in c.execute(paths.SQL["removed_roots"])])
 
+    async def had_roots(self) -> bool:
+        """True if a folder was ever watched since the database was made."""
+        return await self._database.read(lambda c: c.execute(paths.SQL["any_root_ever"]).fetchone()) is not None
+
     # -- tree ---------------------------------------------------------------------------------------------------------
 
     def see_file_in(self, c: sqlite3.Connection, root: RootId, path: bytes, fingerprint: StatFingerprint) -> AssetId:

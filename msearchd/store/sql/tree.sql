@@ -146,3 +146,6 @@ SELECT coalesce(sum(n), 0) FROM asset_count WHERE root = ?1;
 -- label_seen --  A file with this extension has this type.
 INSERT INTO ext_type SELECT asset.ext, content.type_label FROM asset JOIN content ON content.id = asset.content
 WHERE asset.id = ?1 ON CONFLICT DO NOTHING;
+
+-- any_root_ever --  One row if a root was ever added, whatever became of it.
+SELECT 1 FROM sqlite_sequence WHERE name = 'root';
