@@ -27,6 +27,7 @@ from msearchd.api.network import network, token_in
 from msearchd.api.server import ControlServer
 from msearchd.control.gateway import GatewayHealth
 from msearchd.domain.space import ModelKey
+from msearchd.gateway.pictures import PictureReader
 from msearchd.gateway.service import ModelGateway
 from msearchd.inference.pool import Pool
 from msearchd.inference.weights import find_weights
@@ -173,12 +174,14 @@ class ModelService:
         )
         self._key = ModelKey(model.name)
         self._pool = (make_pool or _pool)(settings)
+        self._pictures = PictureReader()
         self._health = GatewayHealth(status="starting", reason="the model loads")
         gateway = ModelGateway(
             self._pool,
             settings,
             health=self._tell_health,
             deadline_s=settings.request_timeout_s * 5,
+            decode_picture=self._pictures.read,
         )
         self._server = ControlServer(
             None, None, gateway=gateway, network=network(order.address, token=_key_of(order)), grace_s=_DRAIN_S
@@ -214,6 +217,7 @@ class ModelService:
         finally:
             await self._server.stop()
             await self._pool.close()
+            await self._pictures.close()
 
     async def _tell_health(self) -> GatewayHealth:
         return self._health
