@@ -34,6 +34,8 @@ from msearchd.control.gateway import GatewayHealth
 from msearchd.control.types import path_text
 from msearchd.domain.job import Job, Step
 from msearchd.domain.space import ModelKey, Space, Vectors
+from msearchd.gateway.desk import PoolDesk
+from msearchd.gateway.pictures import PictureReader
 from msearchd.gateway.service import ModelGateway
 from msearchd.inference.pool import Lane as PoolLane
 from msearchd.inference.pool import Pool, Role
@@ -188,11 +190,14 @@ class Daemon:
         await self._folders.start()
         self._loop_watch.start()
         self._stack.callback(self._loop_watch.stop)
+        pictures = PictureReader(settings.extract, nice=settings.limits.nice)
+        self._stack.push_async_callback(pictures.close)
         self._gateway = ModelGateway(
             self._pool,
             settings.inference,
             health=self._gateway_health,
             deadline_s=settings.inference.request_timeout_s * 10,
+            decode_picture=pictures.read,
         )
         self._network = self._network_door()
         self._server = self._make_server()
@@ -385,6 +390,7 @@ class Daemon:
                 backup=Backup(database=database, store=self._store, data_dir=data_dir),
                 events=self.events,
                 search=partial(answer, search),
+                models=PoolDesk(self._pool, self._settings.inference),
             )
         )
 

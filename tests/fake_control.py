@@ -12,7 +12,42 @@ import time
 
 from msearchd import errors
 from msearchd.control import EventBus, replies, upkeep_replies
+from msearchd.control.models import ModelPageRow, ModelsPage
 from msearchd.control.types import path_bytes, path_text
+
+
+class FakeDesk:
+    """Two models: "words" loads, "huge" does not."""
+
+    def __init__(self):
+        self.rows = {
+            "words": {"name": "words", "serves": "text", "state": "unloaded", "source": "acme/words"},
+            "huge": {"name": "huge", "serves": "page", "state": "unusable", "reason": "no weights (type: this)"},
+        }
+
+    def page(self):
+        rows = [ModelPageRow(**row) for row in self.rows.values()]
+        return ModelsPage(models=rows, budget_bytes=8_000_000_000, resident_bytes=sum(r.resident_bytes for r in rows))
+
+    def _row(self, model, **changes):
+        if model not in self.rows:
+            raise errors.NotFound(f"there is no model {model!r} (there is: {', '.join(self.rows)})")
+        self.rows[model] |= changes
+        return ModelPageRow(**self.rows[model])
+
+    async def load(self, model):
+        if model == "huge":
+            raise errors.Misconfigured("no weights", key="model:huge", hint="type: this")
+        return self._row(model, state="ready", engine="fake", device="cpu", batch_cost=2048, cost_unit="tokens",
+                         throughput_per_s=5120.5, resident_bytes=412_000_000, loads=1, last_used_ms=1_700_000_000_000)  # fmt: skip
+
+    async def unload(self, model):
+        return self._row(model, state="unloaded", resident_bytes=0, is_pinned=False)
+
+    async def pin(self, model, *, is_pinned):
+        if is_pinned:
+            await self.load(model)
+        return self._row(model, is_pinned=is_pinned)
 
 
 class FakeControl:
@@ -29,6 +64,7 @@ class FakeControl:
         self.is_well = True
         self.raises = {}  # method name -> exception to raise once asked
         self.cancelled = []
+        self.models = FakeDesk()
         self._ids = itertools.count(1)
         self._tasks = set()
         self._started = time.monotonic()

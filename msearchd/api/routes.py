@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from msearchd import __version__
+from msearchd.api.model_routes import MODEL_ROUTES
 from msearchd.api.table import BASE, Answer, Call, Permission, Row
 from msearchd.api.upkeep_routes import UPKEEP_ROUTES
 from msearchd.control import replies, requests
@@ -155,5 +156,6 @@ ROUTES: Final = (
         handler=_version, reply=replies.VersionReply, permission=Permission.ANYONE),
     Row(method="GET", path="/events", name="events", summary="Events as they happen (server-sent events with ids).",
         stream=_events, query=requests.EventParams, waits=True),
+    *MODEL_ROUTES,
     *UPKEEP_ROUTES,
 )  # fmt: skip

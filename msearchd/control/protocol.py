@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Literal, Protocol
 
 from msearchd.control.events import Event
+from msearchd.control.models import ModelDesk
 from msearchd.control.replies import (
     ExplainReply,
     FailedReply,
@@ -119,6 +120,11 @@ class Control(Protocol):
 
         BadRequest: it exists, or its parent does not. RetryLater: it cannot be written.
         """
+        ...
+
+    @property
+    def models(self) -> ModelDesk:
+        """The models: state, load, unload, pin."""
         ...
 
     def events(self, since: int | None) -> AsyncIterator[Event]:

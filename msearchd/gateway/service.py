@@ -27,6 +27,7 @@ from msearchd.control.gateway import (
 )
 from msearchd.domain.sample import Picture, Sample
 from msearchd.domain.space import ModelKey, Vectors
+from msearchd.gateway.gather import Gatherer
 from msearchd.gateway.inputs import EncodedPicture, is_small, understood
 from msearchd.gateway.vectors import shortened
 from msearchd.inference.pool import Lane, Role
@@ -71,6 +72,7 @@ class ModelGateway:
         decode_picture: DecodePicture | None = None,
     ) -> None:
         self._pool = pool
+        self._gatherer = Gatherer(pool)
         self._settings = settings
         self._health = health
         self._deadline_s = deadline_s
@@ -157,11 +159,17 @@ class ModelGateway:
             if not places:
                 continue
             samples = [await self._sample(inputs[index], index=index) for index in places]
-            vectors = await self._pool.embed(samples, model=model, role=role, lane=lane, deadline_s=self._deadline_s)
+            vectors = await self._vectors(samples, model=model, role=role, lane=lane)
             dim, is_multi = vectors.dim, vectors.rows is not None
             rows |= dict(zip(places, _rows(vectors), strict=True))
         tokens = sum(_about_tokens(one) for one in inputs if isinstance(one, str))
         return Embeddings(model, [rows[index] for index in range(len(inputs))], dim, tokens, is_multi)
+
+    async def _vectors(self, samples: Sequence[Sample], *, model: ModelKey, role: Role, lane: Lane) -> Vectors:
+        """A few texts go with those of other callers, the rest with the index."""
+        if lane is Lane.INTERACTIVE and (texts := [one for one in samples if isinstance(one, str)]):
+            return await self._gatherer.embed(texts, model=model, role=role, lane=lane, deadline_s=self._deadline_s)
+        return await self._pool.embed(samples, model=model, role=role, lane=lane, deadline_s=self._deadline_s)
 
     async def _sample(self, one: str | EncodedPicture, *, index: int) -> Sample:
         if isinstance(one, str):

@@ -18,6 +18,7 @@ import structlog
 from msearchd import errors
 from msearchd.aio.sqlite import Database
 from msearchd.control.events import Event, EventBus
+from msearchd.control.models import ModelDesk
 from msearchd.control.protocol import ResetType
 from msearchd.control.replies import (
     ExplainReply,
@@ -76,6 +77,7 @@ class Parts:
     backup: Backup
     events: EventBus
     search: Callable[[SearchRequest], Awaitable[SearchReply]]
+    models: ModelDesk
 
 
 class DaemonControl:
@@ -247,6 +249,11 @@ class DaemonControl:
         sentence = await self._parts.reset.run(reset_type)
         self._parts.events.publish("reset", {"reset_type": reset_type})
         return ResetReply(reset_type=reset_type, sentence=sentence)
+
+    @property
+    def models(self) -> ModelDesk:
+        """The models on the desk."""
+        return self._parts.models
 
     def events(self, since: int | None) -> AsyncIterator[Event]:
         """Events after *since* and on."""
