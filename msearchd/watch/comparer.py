@@ -67,7 +67,11 @@ class Comparer:
         """Compare the looked-at names of one folder with what is known of them."""
         folder, entries = look.path, look.entries
         known_files = await self._files_among(root, folder, list(entries))
-        known_subdirs = [name for name in await self._known.subdirs(root, folder) if name in entries]
+        known_subdirs = [
+            name
+            for name in await self._known.subdirs(root, folder)
+            if name in entries and (name not in look.held or entries[name].kind == "dir")
+        ]
         files = {name: e.fingerprint for name, e in entries.items() if e.fingerprint is not None}
         subdirs = [name for name, e in entries.items() if e.kind == "dir"]
         diff = compare(files, subdirs, known_files, known_subdirs)
@@ -105,6 +109,8 @@ class Comparer:
             return Diff()
         known_files = await self._known.files(root, listing.path)
         known_subdirs = await self._known.subdirs(root, listing.path)
+        if listing.held:
+            known_subdirs = [name for name in known_subdirs if name not in listing.held or name in listing.subdirs]
         files = listing.files()
         diff = compare(files, listing.subdirs, known_files, known_subdirs)
         is_whole = await self._collect(

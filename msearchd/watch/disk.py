@@ -12,19 +12,18 @@ import hashlib
 import marshal
 import os
 import stat
-import sys
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Literal, Self
 
 from msearchd.domain.asset import Root, StatFingerprint
 from msearchd.watch.hints import Coverage, Entered
-from msearchd.watch.ignore import CONTROL_NAMES, FolderRules, Rule, Rules, Stamp
+from msearchd.watch.ignore import CONTROL_NAMES, FolderRules, Rules, Stamp
+from msearchd.watch.inner_mounts import InnerMounts
+from msearchd.watch.left import reason_to_leave, special_rule
 
 _DIR_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _MAX_CHAIN: Final = 32  # descriptors of one slice; deeper folders are opened again from the root
-_PLACEHOLDER_MIN_BYTES: Final = 16 * 4096  # smaller files may live inside their inode and own no block
-_SF_DATALESS: Final = 0x40000000  # macOS <sys/stat.h>: the bytes are in the cloud
 #: The entry is not there. ELOOP: a symbolic link stands where a directory was.
 GONE_ERRNOS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
@@ -73,6 +72,7 @@ class Listing:
     signature: int
     entered: Entered = field(default_factory=Entered)
     excluded: int = 0
+    held: frozenset[bytes] = frozenset()  # subdirectories whose disk is away: missing, they are not deleted
 
     def files(self) -> dict[bytes, StatFingerprint]:
         """Files by name. Made on demand: of an unchanged directory nobody asks."""
@@ -86,6 +86,7 @@ class FolderLook:
     path: bytes
     device: int
     entries: dict[bytes, Entry]
+    held: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ class RootContext:
     coverage: Coverage
     max_file_bytes: int
     identity: RootIdentity | None = None
+    mounts: InnerMounts = field(default_factory=InnerMounts)
 
 
 class Walk:
@@ -140,7 +142,7 @@ class Walk:
             fd = self._open(folder)
             rules = self._context.rules.folder(folder)
             entries = {name: self._look_one(fd, rules, name) for name in names}
-            return FolderLook(folder, os.fstat(fd).st_dev, entries)
+            return FolderLook(folder, os.fstat(fd).st_dev, entries, self._context.mounts.held_names(folder))
         except OSError as error:
             return _not_listed(folder, error)
 
@@ -240,6 +242,7 @@ class Walk:
         listing = Listing(
             path, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_dev, rows, left, subdirs,
             signature(rows, subdirs), entered, excluded,
+            self._context.mounts.held_names(path) if self._context.mounts else frozenset(),
         )  # fmt: skip
         return listing, stamps
 
@@ -252,13 +255,26 @@ class Walk:
         at, fd = self._chain[-1]
         if path == at:
             return fd
+        mounts = self._context.mounts
         for name in path[len(at) + 1 if at else 0 :].split(b"/"):
             if len(self._chain) >= _MAX_CHAIN:
                 os.close(self._chain.pop(1)[1])
             fd = os.open(name, _DIR_FLAGS, dir_fd=fd)
             at = at + b"/" + name if at else name
+            if mounts:
+                _check_mount(mounts, at, fd)
             self._chain.append((at, fd))
         return fd
+
+
+def _check_mount(mounts: InnerMounts, path: bytes, fd: int) -> None:
+    """Close *fd* and raise OSError where another folder than the mounted one stands."""
+    status = os.fstat(fd)
+    try:
+        mounts.check(path, (status.st_dev, status.st_ino))
+    except OSError:
+        os.close(fd)
+        raise
 
 
 def _stamp_of(entry: os.DirEntry[str]) -> list[Stamp]:
@@ -280,69 +296,10 @@ def open_root(path: bytes) -> tuple[int, RootIdentity]:
     return fd, RootIdentity(status.st_dev, status.st_ino)
 
 
-_HAS_FLAGS: Final = sys.platform == "darwin"
-
-
-def special_rule(mode: int) -> Rule | None:
-    """The rule that leaves out what is neither file nor directory."""
-    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-        return None
-    if stat.S_ISLNK(mode):
-        return Rule("symlink", "built-in: links are not followed")
-    return Rule("special file", "built-in: sockets, pipes and devices hold no bytes of their own")
-
-
-def reason_to_leave(fd: int, name: bytes | str, status: os.stat_result, *, max_file_bytes: int) -> str:
-    """Why the bytes of a regular file are not to be read; empty if they are."""
-    if status.st_size > max_file_bytes:
-        return f"larger than {_human(max_file_bytes)}"
-    if (not status.st_blocks or _HAS_FLAGS) and is_placeholder(fd, name, status):
-        return "cloud placeholder"
-    if _UID and not _mode_allows(status) and not os.access(name, os.R_OK, dir_fd=fd):
-        return "unreadable: EACCES"
-    return ""
-
-
-def is_placeholder(fd: int, name: bytes | str, status: os.stat_result) -> bool:
-    """True if reading would fetch the bytes from elsewhere, or there are none: SF_DATALESS, or a file all of hole.
-
-    `st_blocks == 0` alone proves nothing (inline data, file systems that never count): only where the file is too large
-    for its inode and the file system itself says that it holds no data (SEEK_DATA fails with ENXIO).
-    """
-    if _HAS_FLAGS and status.st_flags & _SF_DATALESS:  # type: ignore[attr-defined,unused-ignore]
-        return True
-    if status.st_size <= _PLACEHOLDER_MIN_BYTES or status.st_blocks or not hasattr(os, "SEEK_DATA"):
-        return False
-    try:
-        probe = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
-    except OSError:
-        return False
-    try:
-        os.lseek(probe, 0, os.SEEK_DATA)
-    except OSError as error:
-        return error.errno == errno.ENXIO
-    finally:
-        os.close(probe)
-    return False
-
-
 def signature(rows: list[Row], subdirs: list[bytes]) -> int:
     """Signed 64-bit hash of a directory's children, never 0. Equal signatures: nothing to compare (BLAKE2b)."""
     digest = hashlib.blake2b(marshal.dumps((sorted(rows), sorted(subdirs)), 2), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True) or 1
-
-
-_UID: Final = os.geteuid()
-_GROUPS: Final = frozenset({os.getegid(), *os.getgroups()})
-
-
-def _mode_allows(status: os.stat_result) -> bool:
-    """What the mode bits alone say; where they say no, an access list may still say yes."""
-    if status.st_uid == _UID:
-        return bool(status.st_mode & stat.S_IRUSR)
-    if status.st_gid in _GROUPS:
-        return bool(status.st_mode & stat.S_IRGRP)
-    return bool(status.st_mode & stat.S_IROTH)
 
 
 def _not_listed(path: bytes, error: OSError) -> NotListed:
@@ -350,10 +307,3 @@ def _not_listed(path: bytes, error: OSError) -> NotListed:
         return NotListed(path, "gone")
     name = errno.errorcode.get(error.errno or 0, "error")
     return NotListed(path, "unreadable", f"{name}: {error.strerror}")
-
-
-def _human(count: int) -> str:
-    for unit, size in (("GB", 1024**3), ("MB", 1024**2), ("KB", 1024)):
-        if count >= size:
-            return f"{count / size:.4g} {unit}"
-    return f"{count} bytes"

@@ -69,6 +69,8 @@ class SourceHealth:
     watch_limit: int = 0  # 0: unknown or none
     overflows: int = 0
     restarts: int = 0
+    #: When events were last lost (UTC, milliseconds; 0: never), and why. The scan that repairs it is asked for already.
+    last_loss: tuple[int, str] = (0, "")
 
 
 class WatchSource(Protocol):

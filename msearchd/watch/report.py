@@ -7,8 +7,8 @@ import stat
 from collections.abc import Iterable
 
 from msearchd.watch import paths
-from msearchd.watch.disk import special_rule
 from msearchd.watch.hints import SourceHealth
+from msearchd.watch.left import special_rule
 from msearchd.watch.scan import ScanJob
 from msearchd.watch.status import RootStatus, Verdict, WatchStatus
 from msearchd.watch.watched import WatchedRoot
@@ -39,11 +39,13 @@ def status_of(
     *,
     last_event_ms: int,
     pending: int,
+    last_doubt: tuple[int, str] = (0, ""),
 ) -> WatchStatus:
     """The stage now. Each root comes with its scans, the one at work first."""
     rows = list(watched_roots)
-    unreadable = sum(len(watched.unreadable) for watched, _ in rows)
-    advice = health.advice or (f"{unreadable} folders cannot be read (permissions)" if unreadable else "")
+    unreadable = sum(len(_unread(watched)) for watched, _ in rows)
+    advice = health.advice or _unreadable_advice([watched for watched, _ in rows])
+    doubt_ms, doubt = max(health.last_loss, last_doubt)
     return WatchStatus(
         backend=health.backend,
         health="degraded" if health.state == "ok" and unreadable else health.state,
@@ -57,7 +59,26 @@ def status_of(
         last_event_ms=last_event_ms,
         pending=pending,
         complaints=tuple(line for watched, _ in rows for line in watched.context.rules.all_complaints()),
+        last_doubt=doubt,
+        last_doubt_ms=doubt_ms,
     )
+
+
+def _unreadable_advice(watched_roots: list[WatchedRoot]) -> str:
+    """The first folder that cannot be read with its reason, and how many more there are; "" if all can."""
+    places = [(watched, path, reason) for watched in watched_roots for path, reason in _unread(watched).items()]
+    if not places:
+        return ""
+    # Disks that are away first: a thousand folders without permission must not hide one.
+    watched, path, reason = min(places, key=lambda place: (not place[0].context.mounts.is_away(place[1]), place[1]))
+    full = os.fsdecode(paths.join(watched.root.path, path))
+    more = f", and {len(places) - 1} more" if len(places) > 1 else ""
+    return f"{full} cannot be read ({reason}){more}: what is known of it is kept"
+
+
+def _unread(watched: WatchedRoot) -> dict[bytes, str]:
+    """Folders of a root whose content is kept as known -> why."""
+    return {**watched.unreadable, **watched.context.mounts.away} if watched.is_open else {}
 
 
 def _root_status(watched: WatchedRoot, jobs: list[ScanJob]) -> RootStatus:
@@ -71,6 +92,6 @@ def _root_status(watched: WatchedRoot, jobs: list[ScanJob]) -> RootStatus:
         scan=job.kind if job else "",
         scan_dirs_done=job.dirs if job else 0,
         scan_dirs_waiting=len(job.stack) if job else 0,
-        unreadable_dirs=len(watched.unreadable),
+        unreadable_dirs=len(_unread(watched)),
         last_scan_ms=watched.last_scan_ms,
     )

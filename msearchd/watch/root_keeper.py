@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
@@ -17,9 +17,11 @@ import structlog
 from msearchd import errors
 from msearchd.domain.asset import RootId, RootState
 from msearchd.settings import WatchSettings
-from msearchd.watch import hints, roots
+from msearchd.watch import clocks, hints, mounts, roots
 from msearchd.watch.changes import RootWent
+from msearchd.watch.clocks import Clocks
 from msearchd.watch.disk import RootContext, RootIdentity, RootUnreadable, open_root
+from msearchd.watch.disk_keeper import DiskKeeper
 from msearchd.watch.hints import Hint, WatchSource
 from msearchd.watch.lane import DiskLane
 from msearchd.watch.ports import ChangeSink, KnownTree
@@ -54,6 +56,8 @@ class RootKeeper:
         scans: ScanQueue,
         sources: Sources,
         lane: DiskLane,
+        disks: DiskKeeper,
+        read_clocks: Callable[[], Clocks] = clocks.read,
     ) -> None:
         self._settings = settings
         self._watched = watched
@@ -63,14 +67,23 @@ class RootKeeper:
         self._scans = scans
         self._sources = sources
         self._lane = lane
+        self._disks = disks
+        self._read_clocks = read_clocks
+        self._clocks = read_clocks()
+        #: The last thing that made a comparison of everything necessary, and when (UTC, milliseconds).
+        self.last_doubt: tuple[int, str] = (0, "")
 
     async def tend(self, *, now: float) -> None:
         """Open what can be opened, notice what went, ask for the scans that are due. One look per root."""
+        await self._disks.start()
+        self._look_at_clocks()
         for watched in list(self._watched.values()):
             if watched.is_open:
                 await self._look_again(watched)
             else:
                 await self._try_open(watched, now)
+            if watched.is_open:
+                await self._look_inside(watched, now)
             if not watched.is_open:
                 continue
             await self.tell_online(watched)
@@ -81,6 +94,12 @@ class RootKeeper:
                 watched.retry_unreadable_at = now + _RETRY_UNREADABLE_S
                 for path in list(watched.unreadable):
                     self._settler.observe(Hint(watched.root.id, path, flags=hints.ATTRIB | hints.DIR), now=now)
+        await self._disks.save()
+
+    def accept(self, watched: WatchedRoot) -> None:
+        """A person said that what is missing of a root was deleted, and that the disk there is the right one."""
+        watched.accepts_losses = True
+        self._disks.forget_away(watched)
 
     async def take_offline(self, watched: WatchedRoot, reason: str) -> None:
         """Delete nothing, forget what was pending: it is compared as a whole when it is back."""
@@ -129,6 +148,7 @@ class RootKeeper:
         watched.last_scan_ms = time.time_ns() // 1_000_000
         watched.is_vouched = not watched.is_network
         watched.doubted, watched.doubts, watched.accepts_losses = None, 0, False
+        self._disks.believed(watched)
         hours = self._settings.rescan_interval_h
         # Spread by a quarter: ten roots added together do not scan together for ever.
         spread = random.uniform(0.75, 1.25)  # noqa: S311
@@ -153,22 +173,59 @@ class RootKeeper:
             return
         watched.context.identity = None
         try:
-            identity, fs_type = await self._lane.run(
+            identity, fs_type, file_system = await self._lane.run(
                 watched.context, lambda: _probe(watched.root.path), deadline_s=_PROBE_DEADLINE_S
             )
+            if identity == watched.doubted and now < watched.retry_at:
+                return
+            strange = await self._disks.strange_disk(watched, file_system)
         except RootUnreadable as trouble:
             watched.doubted = None
             await self.take_offline(watched, trouble.reason)
             return
-        if identity == watched.doubted and now < watched.retry_at:
+        if strange:
+            watched.context.identity = identity
+            await self.put_in_doubt(watched, strange)
             return
+        watched.file_system = file_system
         watched.is_network = roots.is_network(fs_type)
         await self._give_source(watched, self._sources.for_root(is_network=watched.is_network))
         watched.is_open = True
         watched.is_vouched = False
         watched.verify_at = float("inf")
         self._scans.add(watched, kind="stamps")
+        cursor = self._disks.cursor(watched)
+        if cursor and cursor != (b"",):  # a scan was cut off: first what it had not reached
+            self._scans.add(watched, kind="repair", folders=cursor)
         self._scans.add(watched, kind="start")
+
+    async def _look_inside(self, watched: WatchedRoot, now: float) -> None:
+        """Disks that are mounted in the root: compare those that came, look at the places of those that went."""
+        try:
+            came, went = await self._disks.look_inside(watched)
+        except RootUnreadable as trouble:
+            await self.take_offline(watched, trouble.reason)
+            return
+        for path in came:
+            self._scans.add(watched, path, kind="repair")
+        for path in went:
+            self._settler.observe(Hint(watched.root.id, path, flags=hints.ATTRIB | hints.DIR), now=now)
+
+    def _look_at_clocks(self) -> None:
+        """After a sleep disks may have been elsewhere; after a step of the clock, times prove nothing."""
+        before, self._clocks = self._clocks, self._read_clocks()
+        happened = clocks.what_happened(before, self._clocks)
+        if not happened:
+            return
+        reason = "the machine slept" if happened == "resumed" else "the clock was set"
+        self.last_doubt = (time.time_ns() // 1_000_000, f"{reason}: folders are compared once more")
+        log.info("comparing folders once more", reason=reason)
+        for watched in self._watched.values():
+            watched.retry_at = 0.0
+            if watched.is_open:
+                if happened == "resumed":
+                    self._scans.add(watched, kind="stamps")
+                self._scans.add(watched, kind="start")
 
     async def _give_source(self, watched: WatchedRoot, source: WatchSource) -> None:
         try:
@@ -188,10 +245,14 @@ class RootKeeper:
             await self.take_offline(watched, trouble.reason)
 
 
-def _probe(path: bytes) -> tuple[RootIdentity, str]:
+def _probe(path: bytes) -> tuple[RootIdentity, str, str]:
+    """(which folder stands there, type of its file system, its name)."""
     fd, identity = open_root(path)
     os.close(fd)
-    return identity, roots.file_system_type(path)
+    try:
+        return identity, roots.file_system_type(path), mounts.file_system_id(path)
+    except OSError as error:
+        raise RootUnreadable(f"it cannot be looked at: {error.strerror}") from error
 
 
 def _check_identity(context: RootContext) -> None:

@@ -8,10 +8,10 @@ Pure, but for reading /proc/self/mountinfo.
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
+
+from msearchd.watch import mounts
 
 #: File systems that other machines change without telling this kernel: events alone would miss it.
 NETWORK_TYPES: Final = frozenset({
@@ -51,35 +51,9 @@ def doubt(losses: Losses, *, brake_percent: int) -> str:
 
 def file_system_type(path: bytes) -> str:
     """Type of the file system that *path* lies on ("ext4", "nfs4", "fuse.sshfs"); "" where that is not known."""
-    if sys.platform != "linux":
-        return ""
-    try:
-        table = Path("/proc/self/mountinfo").read_bytes()
-    except OSError:
-        return ""
-    return type_in_mountinfo(table, os.path.realpath(path))
-
-
-def type_in_mountinfo(table: bytes, path: bytes) -> str:
-    """Look *path* (absolute, resolved) up in the text of /proc/self/mountinfo (proc(5)): longest mount point wins."""
-    best, found = -1, b""
-    for line in table.splitlines():
-        left, separator, right = line.partition(b" - ")
-        fields = left.split()
-        if not separator or len(fields) < 5 or not right.split():
-            continue
-        point = _unescape(fields[4])
-        if (point in {b"/", path} or path.startswith(point + b"/")) and len(point) >= best:
-            best, found = len(point), right.split()[0]
-    return found.decode("ascii", "replace")
+    return mounts.type_at(mounts.read_table(), os.path.realpath(path))
 
 
 def is_network(fs_type: str) -> bool:
     """True if changes by others come without events. FUSE counts, but for fuseblk, which is a local disk."""
     return fs_type in NETWORK_TYPES or fs_type.startswith("fuse.") or fs_type == "fuse"
-
-
-def _unescape(field: bytes) -> bytes:
-    for code, char in ((b"\\040", b" "), (b"\\011", b"\t"), (b"\\012", b"\n"), (b"\\134", b"\\")):
-        field = field.replace(code, char)
-    return field

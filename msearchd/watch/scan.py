@@ -219,6 +219,8 @@ def _changed_dirs(context: RootContext, batch: list[tuple[bytes, KnownDir]]) -> 
     rules: tuple[bytes, FolderRules] | None = None
     with Walk(context) as walk:
         for path, known in batch:
+            if context.mounts and context.mounts.is_away(path):
+                continue  # known, and kept as it is
             parent = paths.parent(path)
             if path:
                 if rules is None or rules[0] != parent:

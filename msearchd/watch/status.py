@@ -69,3 +69,6 @@ class WatchStatus:
     last_event_ms: int
     pending: int  # places that wait to come to rest
     complaints: tuple[str, ...] = ()  # lines of ignore files that are no patterns
+    #: What last made a comparison of everything necessary (lost events, sleep, a set clock), and when (UTC).
+    last_doubt: str = ""
+    last_doubt_ms: int = 0

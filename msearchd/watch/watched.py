@@ -35,6 +35,8 @@ class WatchedRoot:
     retry_unreadable_at: float = 0.0
     last_scan_ms: int = 0
     unreadable: dict[bytes, str] = field(default_factory=dict)
+    #: `mounts.file_system_id` of the folder that stands there.
+    file_system: str = ""
 
 
 @dataclass(slots=True, eq=False)

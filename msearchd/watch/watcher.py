@@ -23,6 +23,7 @@ from msearchd.settings import WatchSettings
 from msearchd.watch import hints, paths, report
 from msearchd.watch.comparer import Comparer
 from msearchd.watch.disk import RootContext, RootUnreadable
+from msearchd.watch.disk_keeper import DiskKeeper
 from msearchd.watch.hints import Hint, NoCoverage
 from msearchd.watch.ignore import Rules
 from msearchd.watch.lane import DiskLane
@@ -41,6 +42,8 @@ log = structlog.get_logger(__name__)
 #: How often roots are tended: offline ones tried, online ones looked at. One lstat each.
 _TEND_EVERY_S: Final = 3.0
 _SYNC_ROUNDS: Final = 8
+#: How often an unfinished whole scan writes down where it stands: so much is walked twice after a kill.
+_CURSOR_EVERY_S: Final = 5.0
 
 
 class Watcher:
@@ -72,6 +75,7 @@ class Watcher:
             )
         )
         self._lane = DiskLane()
+        self._disks = DiskKeeper(known, self._lane, state_dir / "roots.json", changed=self._tend_soon)
         comparer = Comparer(known, self._settler, fresh_s=settings.settle_modified_s, now=time.monotonic)
         self._resolver = Resolver(known, comparer, self._lane.run)
         self._scanner = Scanner(known, sink, comparer, self._lane.run)
@@ -86,13 +90,14 @@ class Watcher:
             scans=self._scans,
             sources=self._sources,
             lane=self._lane,
+            disks=self._disks,
         )
         #: Held during a unit of work, so that a removed root is not spoken of afterwards.
         self._unit = asyncio.Lock()
         self._tickets: list[Ticket] = []
         self._wake = asyncio.Event()
         self._last_event_ms = 0
-        self._tend_at = 0.0
+        self._tend_at = self._cursor_at = 0.0
 
     # -- public --------------------------------------------------------------------------------------------------------
 
@@ -116,6 +121,7 @@ class Watcher:
             message = f"the watcher failed: {type(error).__name__}: {error}"
             raise errors.Bug(message) from error
         finally:
+            await self._disks.close()
             await self._sources.close()
             self._lane.close()
 
@@ -146,6 +152,7 @@ class Watcher:
             if watched is None:
                 return
             self._settler.forget(root_id)
+            self._disks.forget(root_id)
             self._scans.drop(root_id, reason="its folder is no longer watched")
             if watched.source is not None:
                 await watched.source.remove_root(root_id)
@@ -185,7 +192,8 @@ class Watcher:
         """
         watched = self._root(root_id)
         job = self._scans.add(watched, path, kind="repair", is_fresh=True)
-        watched.accepts_losses = watched.accepts_losses or accept_losses
+        if accept_losses:
+            self._keeper.accept(watched)
         watched.retry_at = 0.0
         self._tend_soon()
         return await asyncio.shield(job.done)
@@ -201,6 +209,7 @@ class Watcher:
             self._sources.health(),
             last_event_ms=self._last_event_ms,
             pending=len(self._settler),
+            last_doubt=self._keeper.last_doubt,
         )
 
     # -- the loop ------------------------------------------------------------------------------------------------------
@@ -314,6 +323,10 @@ class Watcher:
             if path:
                 self._settler.observe(Hint(root, path, flags=hints.GONE | hints.DIR), now=time.monotonic())
         await self._note(out)
+        if job.is_whole_root and time.monotonic() >= self._cursor_at:
+            self._cursor_at = time.monotonic() + _CURSOR_EVERY_S
+            self._disks.note_cursor(self._roots[job.root], job.stack)
+            await self._disks.save()
         if self._scans.is_in_background(job):
             self._scans.background_rests_until = time.monotonic() + 2 * (time.monotonic() - began)
         if is_over:

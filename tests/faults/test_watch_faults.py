@@ -351,6 +351,7 @@ async def test_a_disk_unmounted_and_mounted_again_costs_no_deletion(tmp_path):
             (hidden / "5.txt").write_text("x")
             assert libc.mount(os.fsencode(hidden), target, None, 0x1000, None) == 0
             await until(lambda: state_of(watcher) is RootState.ONLINE)
+            await watcher.sync(deadline_s=20)  # the new file is at rest only now
             assert differences(memory, root) == []
     finally:
         libc.umount2(target, 2)

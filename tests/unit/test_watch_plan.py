@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msearchd.domain.asset import KnownDir, RootId, StatFingerprint
+from msearchd.watch import mounts
 from msearchd.watch.changes import DirScanned, FileGone, FileMoved, FileSeen, TreeGone, TreeMoved
 from msearchd.watch.disk import signature
 from msearchd.watch.plan import (
@@ -20,7 +21,7 @@ from msearchd.watch.plan import (
     move_key,
     outermost,
 )
-from msearchd.watch.roots import Losses, doubt, is_network, type_in_mountinfo
+from msearchd.watch.roots import Losses, doubt, is_network
 
 R = RootId(1)
 
@@ -222,5 +223,5 @@ MOUNTINFO = b"""\
     ],
 )
 def test_the_file_system_is_found_by_the_longest_mount_point(path, fs_type, network):
-    assert type_in_mountinfo(MOUNTINFO, path) == fs_type
+    assert mounts.type_at(mounts.parse(MOUNTINFO), path) == fs_type
     assert is_network(fs_type) is network

@@ -58,6 +58,7 @@ class Sources:
             watch_limit=max(health.watch_limit for health in found),
             overflows=sum(health.overflows for health in found),
             restarts=sum(health.restarts for health in found),
+            last_loss=max(health.last_loss for health in found),
         )
 
     async def close(self) -> None:

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -86,6 +87,7 @@ class InotifySource:
         self._overflows = self._restarts = 0
         self._limit = abi.watch_limit()
         self._is_down = ""
+        self._last_loss = (0, "")
         self.coverage: Coverage = _Coverage(self._enter, self._tree.drop)
 
     async def add_root(self, root: Root) -> None:
@@ -149,6 +151,7 @@ class InotifySource:
             watch_limit=self._limit,
             overflows=self._overflows,
             restarts=self._restarts,
+            last_loss=self._last_loss,
         )
 
     async def close(self) -> None:
@@ -268,6 +271,7 @@ class InotifySource:
 
     def _lost(self, reason: str) -> None:
         log.warning("watch events lost, scanning", backend=self.name, reason=reason)
+        self._last_loss = (time.time_ns() // 1_000_000, f"{reason}: everything was compared once more")
         for root in self._bases:
             self._hints.append(Hint(root, b"", is_recursive=True, flags=hints.LOST | hints.DIR))
         self._notify()
