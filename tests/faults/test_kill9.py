@@ -2,7 +2,8 @@
 
 A writer creates, edits, renames and deletes files all the while. After each kill and one sync, the index equals the tree:
 every live file is found by the word that only it has, no word of a gone or older file is found, and the store holds
-exactly the points that the catalog expects. MSEARCHD_LONG=1: fifty rounds each.
+exactly the points that the catalog expects, and `verify` finds nothing. MSEARCHD_LONG=1: two hundred rounds for the daemon,
+fifty for its children; MSEARCHD_ROUNDS says another number.
 """
 
 import contextlib
@@ -18,11 +19,12 @@ from daemon_harness import daemon_home
 from index_audit import audit
 
 IS_LONG = bool(os.environ.get("MSEARCHD_LONG"))
-ROUNDS = 50 if IS_LONG else 2
+ROUNDS = int(os.environ.get("MSEARCHD_ROUNDS", "50" if IS_LONG else "2"))
+DAEMON_ROUNDS = int(os.environ.get("MSEARCHD_ROUNDS", "200" if IS_LONG else "2"))
 SEED = int(os.environ.get("MSEARCHD_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 MOST_FILES = 40
 
-pytestmark = pytest.mark.timeout(3600 if IS_LONG else 240)
+pytestmark = pytest.mark.timeout(5400 if IS_LONG else 240)
 
 
 class Writer:
@@ -162,6 +164,9 @@ def index_equals_tree(home, writer):
     listed = set(home.found("everybody knows this chronicle", limit=1000))
     assert listed <= {writer.top / path for path in writer.words}, what
     assert home.status()["store"]["points"] == expected_points(home), what
+    verified = home.api.post("/system/verify", {"repair": False}, timeout_s=60)
+    assert verified["is_clean"], (verified, what)
+    assert all(folder["is_checked"] and not folder["changes"] for folder in verified["folders"]), (verified, what)
 
 
 def expected_points(home):
@@ -187,7 +192,7 @@ def kill_one(pids):
 def test_the_daemon_killed_at_random_points_loses_nothing(world):
     home, writer = world
     began = time.monotonic()
-    for _ in range(ROUNDS):
+    for _ in range(DAEMON_ROUNDS):
         writer.start()
         time.sleep(writer.random.uniform(0.0, 2.5))  # the point of the kill
         home.kill()
@@ -201,7 +206,7 @@ def test_the_daemon_killed_at_random_points_loses_nothing(world):
         index_equals_tree(home, writer)
     is_clean_on_disk(home)
     print(
-        f"daemon: {ROUNDS} rounds, {writer.operations} operations, {len(writer.words)} files, seed {SEED}, {time.monotonic() - began:.0f} s"
+        f"daemon: {DAEMON_ROUNDS} rounds, {writer.operations} operations, {len(writer.words)} files, seed {SEED}, {time.monotonic() - began:.0f} s"
     )
 
 
