@@ -141,6 +141,89 @@ async def test_over_the_watch_limit_folders_are_swept_and_the_status_says_what_t
 
 
 @linux
+async def test_over_the_watch_limit_the_folders_in_use_are_watched_and_the_rest_is_swept(root, tmp_path, monkeypatch):
+    from msearchd.watch.sources import sweep
+
+    real_add, real_rm, live = abi.add_watch, abi.rm_watch, set()
+
+    def limited(fd, path, mask):
+        wd = real_add(fd, path, mask)
+        if wd not in live and b"proc" in path and len(live) >= 6:
+            real_rm(fd, wd)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        live.add(wd) if b"proc" in path else None
+        return wd
+
+    def removed(fd, wd):
+        live.discard(wd)
+        real_rm(fd, wd)
+
+    for n in range(20):
+        (root / f"d{n:02}").mkdir()
+        os.utime(root / f"d{n:02}", (10**9, 10**9))  # long ago
+    monkeypatch.setattr(sweep, "_EVERY_S", 0.1)
+    monkeypatch.setattr(abi, "add_watch", limited)
+    monkeypatch.setattr(abi, "rm_watch", removed)
+    async with watching(root, tmp_path / "state", backend="inotify") as (watcher, memory):
+        await watcher.sync(deadline_s=20)
+        assert watcher.snapshot().dirs_unwatched == 15
+
+        def watched():
+            return {path for path, wd in source_of(watcher)._tree.paths_of(ONE) if wd is not None}
+
+        in_use = sorted({b"d%02d" % n for n in range(20)} - watched())[:3]
+        for name in in_use:
+            (root / os.fsdecode(name) / "a.txt").write_text("x")
+        await until(lambda: set(in_use) <= watched(), deadline_s=15)
+        assert len(watched()) == 6
+        assert b"" in watched(), "a root keeps its watch"
+        for n in range(20):
+            (root / f"d{n:02}" / "b.txt").write_text("x")
+        await until(lambda: len(memory.all_files()) == 53, deadline_s=15)
+        await watcher.sync(deadline_s=20)
+        assert differences(memory, root) == []
+
+
+@linux
+async def test_an_event_of_a_watch_that_nobody_knows_is_a_scan_and_the_status_says_so(root, tmp_path):
+    async with watching(root, tmp_path / "state", backend="inotify") as (watcher, memory):
+        await watcher.sync(deadline_s=20)
+        path = root / "1.txt"
+        with path.open("r+b") as file:
+            os.pwrite(file.fileno(), b"!", 0)  # no event tells while it is open
+            source_of(watcher)._on_events(abi.HEADER.pack(1_000_000, abi.CREATE, 0, 0))
+            await until(lambda: differences(memory, root) == [])
+        assert "not in the books" in watcher.snapshot().last_doubt
+
+
+@linux
+async def test_a_folder_that_may_not_be_read_is_told_kept_and_read_once_it_may_be(root, tmp_path, monkeypatch):
+    (root / "locked").mkdir()
+    (root / "locked" / "a.txt").write_text("x")
+    async with watching(root, tmp_path / "state", backend="inotify") as (watcher, memory):
+        await watcher.sync(deadline_s=20)
+        real = os.open
+
+        def refuses(path, flags, *args, **kwargs):
+            if path == b"locked":
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return real(path, flags, *args, **kwargs)
+
+        monkeypatch.setattr(os, "open", refuses)  # a person does chmod 000; root may read all the same
+        (root / "locked").chmod(0o000)
+        await until(lambda: watcher.snapshot().health == "degraded")
+        assert "locked cannot be read (EACCES: Permission denied)" in watcher.snapshot().advice
+        await watcher.scan_now(ONE)
+        assert b"locked/a.txt" in memory.all_files()
+        monkeypatch.setattr(os, "open", real)
+        (root / "locked" / "b.txt").write_text("x")
+        (root / "locked").chmod(0o755)
+        await until(lambda: watcher.snapshot().health == "ok")
+        await watcher.sync(deadline_s=20)
+        assert differences(memory, root) == []
+
+
+@linux
 async def test_no_inotify_instance_left_means_looking_by_the_clock(root, tmp_path, monkeypatch):
     def none_left():
         raise OSError(errno.EMFILE, "Too many open files")

@@ -88,6 +88,7 @@ class InotifySource:
         self._limit = abi.watch_limit()
         self._is_down = ""
         self._last_loss = (0, "")
+        self._read_at = 0.0
         self.coverage: Coverage = _Coverage(self._enter, self._tree.drop)
 
     async def add_root(self, root: Root) -> None:
@@ -132,7 +133,7 @@ class InotifySource:
 
     def health(self) -> SourceHealth:
         """Degraded while the limit leaves directories without a watch; down while the drain cannot be started."""
-        unwatched = len(self._tree.unwatched)
+        unwatched = len(self._tree.unwatched) - len(self._tree.elsewhere)
         watched = self._tree.watched_count
         advice = self._is_down
         if not advice and unwatched:
@@ -229,6 +230,7 @@ class InotifySource:
     # -- events (loop) -------------------------------------------------------------------------------------------------
 
     def _on_events(self, buffer: bytes | bytearray) -> None:
+        self._read_at = time.time()
         for wd, mask, name in abi.parse(buffer):
             if wd == self._cookie_wd:
                 future = self._cookies.get(name)
@@ -250,7 +252,10 @@ class InotifySource:
     def _on_event(self, wd: int, mask: int, name: bytes) -> None:
         place = self._tree.place_of(wd)
         if place is None:
-            return  # we ended this watch: what it speaks of is handled
+            if wd > self._tree.highest_wd:
+                self._lost("an event came of a watch that is not in the books")
+            return  # else we ended this watch: what it speaks of is handled
+        self._tree.note_change(wd, now_s=self._read_at)
         if not name:
             self._on_self_event(place, mask)
             return

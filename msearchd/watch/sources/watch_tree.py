@@ -20,15 +20,16 @@ Place = tuple[RootId, bytes]
 
 
 class Node:
-    """A directory: 0.25 KiB. `wd` None: known, not watched."""
+    """A directory: 0.25 KiB. `wd` None: known, not watched. `changed_s`: UTC seconds of its last event; 0: none yet."""
 
-    __slots__ = ("children", "name", "parent", "root", "wd")
+    __slots__ = ("changed_s", "children", "name", "parent", "root", "wd")
 
     def __init__(self, root: RootId, name: bytes, parent: Node | None) -> None:
         self.root = root
         self.name = name
         self.parent = parent
         self.wd: int | None = None
+        self.changed_s = 0.0
         self.children: dict[bytes, Node] | None = None
 
     def path(self) -> bytes:
@@ -60,6 +61,10 @@ class WatchTree:
         self._by_wd: dict[int, Node] = {}
         #: Nodes without a watch, for the sweep.
         self.unwatched: set[Node] = set()
+        #: Those of them that stand at a second place too (bind mounts) and are watched there: no limit's fault.
+        self.elsewhere: set[Node] = set()
+        #: The highest descriptor ever entered. The kernel counts up: an event of a higher one speaks of nothing we know.
+        self.highest_wd = 0
 
     @property
     def watched_count(self) -> int:
@@ -83,6 +88,30 @@ class WatchTree:
         with self.lock:
             node = self._by_wd.get(wd)
             return (node.root, node.path()) if node is not None else None
+
+    def watched(self) -> list[Node]:
+        """Every directory with a watch, but for the tops of roots: those keep theirs."""
+        with self.lock:
+            return [node for node in self._by_wd.values() if node.parent is not None]
+
+    def unwatched_nodes(self) -> list[Node]:
+        """Every directory without."""
+        with self.lock:
+            return list(self.unwatched)
+
+    def give_up(self, node: Node) -> bool:
+        """End the watch of a directory that stays in the books; False if it has none (any more)."""
+        with self.lock:
+            if node.wd is None or node.parent is None:
+                return False
+            self._set_wd(node, None)
+            return True
+
+    def note_change(self, wd: int, *, now_s: float) -> None:
+        """An event of *wd* came: who changes keeps its watch."""
+        node = self._by_wd.get(wd)
+        if node is not None:
+            node.changed_s = now_s
 
     def paths_of(self, root: RootId) -> list[tuple[bytes, int | None]]:
         """All of a root, for tests and status."""
@@ -119,7 +148,9 @@ class WatchTree:
         was = (node.root, node.path())
         if is_elsewhere(was):
             is_new = self._find(*place) is None
-            self._set_wd(self._make(*place), None)
+            here = self._make(*place)
+            self._set_wd(here, None)
+            self.elsewhere.add(here)
             return is_new, None
         if _is_above(node, self._deepest(*place)):
             self._drop_node(node)  # the books are older than two renames: begin anew here
@@ -204,10 +235,12 @@ class WatchTree:
             self._by_wd.pop(node.wd, None)
             self._unwatch(node.wd)
         node.wd = wd
+        self.elsewhere.discard(node)
         if wd is None:
             self.unwatched.add(node)
         else:
             self._by_wd[wd] = node
+            self.highest_wd = max(self.highest_wd, wd)
             self.unwatched.discard(node)
 
     def _drop_node(self, node: Node) -> None:
@@ -217,6 +250,7 @@ class WatchTree:
     def _forget(self, top: Node) -> None:
         for node in top.walk():
             self.unwatched.discard(node)
+            self.elsewhere.discard(node)
             if node.wd is not None:
                 self._by_wd.pop(node.wd, None)
                 self._unwatch(node.wd)
