@@ -29,6 +29,10 @@ class Engine:
     def load(self, order):
         if (Path(order.folder) / "refuse-to-load").exists():
             os._exit(3)
+        ballast = Path(order.folder) / "ballast"  # megabytes that the model takes
+        self.ballast = bytearray(int(ballast.read_text()) << 20) if ballast.exists() else b""
+        for start in range(0, len(self.ballast), 4096):
+            self.ballast[start] = 1
         self.prompts = {"query": order.query_prompt, "document": order.document_prompt}
         return EngineFacts(dim=DIM, max_tokens=512, device="cpu", dtype=order.dtype, versions={"fake": "1"})
 

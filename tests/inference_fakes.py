@@ -26,11 +26,14 @@ def model_folder(parent: Path, name: str = "model", *, dim: int | None = DIM, we
     return folder
 
 
-def fake_model(tmp_path: Path, name: str = "fake", **changes) -> EmbeddingModel:
+def fake_model(tmp_path: Path, name: str = "fake", *, ballast_mb: int = 0, **changes) -> EmbeddingModel:
+    folder = model_folder(tmp_path, name)
+    if ballast_mb:
+        (folder / "ballast").write_text(str(ballast_mb))
     return EmbeddingModel(
         **{
             "name": name,
-            "source": str(model_folder(tmp_path, name)),
+            "source": str(folder),
             "engine": "sentence_transformers",
             "batch_tokens": 512,
             "threads": 1,

@@ -119,21 +119,22 @@ class _Window:
 class Batcher:
     """Owned by one resident; all state is touched on the loop alone.
 
-    *restart* ends the worker (the next request starts a fresh one); *forgive* lets a dead one start again without
-    back-off; *on_killed* hears of a worker that was killed.
+    *batch_cost* is the rough cost of a full batch of a kind; *restart* ends the worker (the next request starts a fresh
+    one); *forgive* lets a dead one start again without back-off; *on_killed* hears of a worker that was killed.
     """
 
     def __init__(
         self,
         send: Send,
         *,
-        batch_tokens: int,
+        batch_cost: Callable[[str], int],
         restart: Callable[[], Awaitable[None]],
         forgive: Callable[[], Awaitable[None]],
         on_killed: Callable[[], None],
     ) -> None:
         self._send = send
-        self._batch_tokens = batch_tokens
+        self._cost_of_batch = batch_cost
+        self.is_paused = False
         self._restart = restart
         self._forgive = forgive
         self._on_killed = on_killed
@@ -158,6 +159,20 @@ class Batcher:
     def is_busy(self) -> bool:
         """True while anything waits or is at work."""
         return bool(self._in_flight or self._waiting or self._isolated)
+
+    @property
+    def waiting_cost(self) -> int:
+        """Rough cost of what was not yet sent."""
+        return self._waiting_cost
+
+    def pause(self) -> None:
+        """Send nothing more until `resume`; what is in flight ends."""
+        self.is_paused = True
+
+    def resume(self) -> None:
+        """Go on."""
+        self.is_paused = False
+        self._pump_soon()
 
     async def embed(self, samples: Sequence[Sample], *, role: str) -> Vectors:
         """Vectors of *samples*, in order; at least one, all of one group. Cancelled here, what was not sent is dropped.
@@ -198,7 +213,7 @@ class Batcher:
 
     def _pump(self) -> None:
         self._pump_is_due = False
-        while (window := self._next_window()) is not None:
+        while not self.is_paused and (window := self._next_window()) is not None:
             task = asyncio.create_task(self._run(window), name="embed-window")
             self._in_flight[task] = window
             task.add_done_callback(self._ended)
@@ -233,7 +248,7 @@ class Batcher:
         return taken
 
     def _batch_cost(self) -> int:
-        return parcel.batch_cost(self._waiting[0].call.group.kind, batch_tokens=self._batch_tokens)
+        return self._cost_of_batch(self._waiting[0].call.group.kind)
 
     def _drop_abandoned(self) -> None:
         while self._waiting and self._waiting[0].call.done.done():

@@ -13,9 +13,9 @@ import math
 import os
 import struct
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -23,9 +23,14 @@ from msearchd import errors
 from msearchd.aio.child import DeadlineExpired, Limits
 from msearchd.domain.sample import Pair, Sample, Sound, TimedText
 from msearchd.domain.space import ModelKey, Space, Vectors
+from msearchd.inference import residency
+from msearchd.inference.admission import Admission
+from msearchd.inference.devices import Look, accelerators
 from msearchd.inference.forkserver import ForkServers
-from msearchd.inference.residency import idle_too_long, plan_residency
-from msearchd.inference.resident import LoadedModel, ModelStatus, WorkerSettings
+from msearchd.inference.learned import FiguresFile
+from msearchd.inference.model_status import ModelStatus, PoolStatus, together
+from msearchd.inference.residency import HOST, fit_together
+from msearchd.inference.resident import LoadedModel, WorkerSettings
 from msearchd.inference.spec import Lane, Role, model_named, resolve
 from msearchd.settings.model import InferenceSettings
 
@@ -33,26 +38,18 @@ __all__ = ["Lane", "ModelStatus", "Pool", "PoolStatus", "Role"]
 
 log = structlog.get_logger(__name__)
 
-#: Part of the memory that is free without us which models may use; the rest is for activations and everybody else.
-_MEMORY_SHARE = 0.8
-#: How long a model waits for busy ones to make room before its caller is told to come back.
-_ROOM_WAIT_S = 1.0
-_ROOM_LOOK_S = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class PoolStatus:
-    """All configured models, loaded or not. `budget_bytes` is what models may use together now."""
-
-    models: tuple[ModelStatus, ...]
-    budget_bytes: int
+#: A model's turn lasts at least this long while others wait that do not fit beside it.
+_LEAST_TURN_S: Final = 20.0
+#: Bulk work that a question paused goes on this long after the last question: the next one may follow at once.
+_RESUME_AFTER_S: Final = 0.5
 
 
 class Pool:
     """Model workers of the daemon. Use from one event loop; `close` ends all of them.
 
     *chunking* names how passages are cut, and *state_dir* is the daemon's data folder (engine environments lie in it).
-    *budget_bytes* limits the memory of all models; None takes 0.8 of what is free. *engine_files* adds engines by file.
+    *budget_bytes* limits the memory of all models; None takes the settings, else 0.8 of what is free. *engine_files* adds
+    engines by file; *look* finds accelerators; what is learned of the models is kept in *state_dir*.
     """
 
     def __init__(
@@ -65,29 +62,35 @@ class Pool:
         budget_bytes: int | None = None,
         engine_files: Mapping[str, Path] | None = None,
         uses_forkserver: bool = True,
+        look: Look = accelerators,
     ) -> None:
         self._settings = settings
         self._chunking = chunking
         self._state_dir = (
             state_dir or Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "msearchd"
         )
-        self._budget_bytes = budget_bytes
+        self._models: dict[ModelKey, list[LoadedModel]] = {}  # the first is a model's own, others are copies
+        self._admission = Admission(settings, loaded_models=self._all, budget_bytes=budget_bytes, look=look)
         self._servers = ForkServers(limits=limits, is_used=uses_forkserver)
+        self._figures = FiguresFile(self._state_dir / "models.json")
         self._shared = WorkerSettings(
             limits=limits,
             load_timeout_s=settings.load_timeout_s,
             batch_timeout_s=settings.request_timeout_s,
             starter_for=self._servers.starter_for,
             engine_files=dict(engine_files or {}),
+            idle_unload_s=settings.idle_unload_s,
+            figures=self._figures,
+            room=self._admission,
         )
-        self._models: dict[ModelKey, LoadedModel] = {}
+        self._resuming: asyncio.TimerHandle | None = None
         self._reasons: dict[ModelKey, str] = {}  # why a model could not even be resolved
         self._sweeping: asyncio.Task[None] | None = None
         self._is_closed = False
 
     async def space(self, model: ModelKey) -> Space:
         """The vector space of *model*; loads it only if its files do not tell. Raises Misconfigured."""
-        return await (await self._model(model)).space()
+        return await (await self._own(model)).space()
 
     async def embed(
         self, samples: Sequence[Sample], *, model: ModelKey, role: Role, lane: Lane, deadline_s: float
@@ -100,14 +103,14 @@ class Pool:
         its worker or cannot be read: it names the index), RetryLater (worker restarting, memory short), DeadlineExpired.
         Cancelled, what was not sent is dropped.
         """
-        loaded = await self._model(model)
+        loaded = await self._model(model, wants_copy=lane is Lane.BULK)
         if not samples:
             return Vectors(b"", 0, (await loaded.space()).dim)
         clean = [_valid_unicode(sample) if isinstance(sample, str) else sample for sample in samples]
         try:
             async with asyncio.timeout(deadline_s):
-                await self._make_room(loaded)
-                return await loaded.embed(clean, role=role, lane=lane)
+                with self._asked(loaded, lane):
+                    return await loaded.embed(clean, role=role, lane=lane)
         except TimeoutError as error:
             message = f"model {model!r} did not embed {len(samples)} samples within {deadline_s:g} s"
             raise DeadlineExpired(message, after_s=5.0) from error
@@ -151,27 +154,35 @@ class Pool:
     async def _pieces(
         self, loaded: LoadedModel, sound: Sound, *, language: str, lane: Lane
     ) -> AsyncGenerator[TimedText, None]:
-        await self._make_room(loaded)
-        async with contextlib.aclosing(loaded.transcribe(sound, language=language, lane=lane)) as pieces:
-            async for piece in pieces:
-                yield piece
+        with self._asked(loaded, lane):
+            async with contextlib.aclosing(loaded.transcribe(sound, language=language, lane=lane)) as pieces:
+                async for piece in pieces:
+                    yield piece
 
     async def preload(self, model: ModelKey) -> None:
         """Load and warm *model* now. Raises as embed."""
-        loaded = await self._model(model)
-        await self._make_room(loaded)
+        loaded = await self._own(model)
         await loaded.ready()
         loaded.last_used_s = time.monotonic()
 
     async def unload(self, model: ModelKey) -> None:
-        """End *model*'s worker; returns when its process is gone. A later call loads it again."""
-        if (loaded := self._models.get(model)) is not None:
-            await loaded.unload()
+        """End *model*'s workers; returns when their processes are gone. A later call loads it again."""
+        await asyncio.gather(*(loaded.unload() for loaded in self._models.get(model, ())))
 
     def pin(self, model: ModelKey, *, is_pinned: bool = True) -> None:
         """Keep *model* loaded once it is: neither idle time nor another model's need unloads it."""
-        if (loaded := self._models.get(model)) is not None:
+        for loaded in self._models.get(model, ()):
             loaded.is_pinned = is_pinned
+
+    def fit_together(self, models: Collection[ModelKey]) -> bool:
+        """True where all of *models* can be loaded at the same time, as far as is known."""
+        known = [self._models[model][0].as_wanted() for model in models if model in self._models]
+        return fit_together(known, budgets=self._admission.budgets(), max_models=self._settings.max_loaded)
+
+    def turn_s(self) -> float:
+        """How long work for one model goes on before another one's turn: loading is at most a tenth of it (seconds)."""
+        loads = [loaded.as_resident().reload_s for loaded in self._all()]
+        return max(_LEAST_TURN_S, 10 * max(loads, default=0.0))
 
     async def close(self) -> None:
         """End all workers; callers in flight hear RetryLater."""
@@ -179,20 +190,30 @@ class Pool:
         if self._sweeping is not None:
             self._sweeping.cancel()
             await asyncio.gather(self._sweeping, return_exceptions=True)
-        await asyncio.gather(*(loaded.close() for loaded in self._models.values()))
+        if self._resuming is not None:
+            self._resuming.cancel()
+        await asyncio.gather(*(loaded.close() for loaded in self._all()))
         await self._servers.close()
+        await asyncio.to_thread(self._figures.flush)
 
     def snapshot(self) -> PoolStatus:
         """Where every configured model stands."""
         statuses = []
         for model in self._settings.models:
-            loaded = self._models.get(ModelKey(model.name))
-            if loaded is not None:
-                statuses.append(loaded.status())
+            if copies := self._models.get(ModelKey(model.name)):
+                statuses.append(together([loaded.status() for loaded in copies]))
             else:
                 reason = self._reasons.get(ModelKey(model.name), "")
-                statuses.append(ModelStatus(name=model.name, state="unusable" if reason else "unloaded", reason=reason))
-        return PoolStatus(tuple(statuses), self._budget())
+                statuses.append(
+                    ModelStatus(
+                        name=model.name,
+                        serves=model.serves,
+                        state="unusable" if reason else "unloaded",
+                        reason=reason,
+                        is_pinned=model.pinned,
+                    )
+                )
+        return PoolStatus(tuple(statuses), self._admission.budgets()[HOST])
 
     def __repr__(self) -> str:
         status = self.snapshot()
@@ -205,11 +226,44 @@ class Pool:
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    async def _model(self, key: ModelKey) -> LoadedModel:
+    def _all(self) -> list[LoadedModel]:
+        return [loaded for copies in self._models.values() for loaded in copies]
+
+    async def _model(self, key: ModelKey, *, wants_copy: bool = False) -> LoadedModel:
+        """The copy with the least work before it; for bulk work a new one on a free device, where that pays."""
+        own = await self._own(key)
+        copies = self._models[key]
+        if wants_copy and own.model.copies > 1 and residency.wants_copy(self._load_of(copies)):
+            self._add_copy(copies)
+        usable = [copy for copy in copies if copy.is_loaded] or [own]
+        return min(usable, key=lambda copy: copy.waiting_cost)
+
+    def _load_of(self, copies: Sequence[LoadedModel]) -> residency.Load:
+        own = copies[0]
+        status = own.status()
+        return residency.Load(
+            copies=len(copies),
+            max_copies=own.model.copies if own.device != HOST else 1,
+            waiting_cost=sum(copy.waiting_cost for copy in copies),
+            cost_per_s=status.throughput,
+            load_s=status.load_s,
+            free_devices=self._admission.free_for_copy(own),
+        )
+
+    def _add_copy(self, copies: list[LoadedModel]) -> None:
+        device = self._admission.free_for_copy(copies[0])[0]
+        copy = LoadedModel(copies[0].spec, copies[0].model, self._shared, copy=len(copies) + 1)
+        self._admission.place_on(copy, device)
+        copy.is_pinned = copies[0].is_pinned
+        copies.append(copy)
+        log.info("model copied", model=copy.seat, device=device)
+        copy.start_soon()
+
+    async def _own(self, key: ModelKey) -> LoadedModel:
         if self._is_closed:
             raise errors.RetryLater("the models are being stopped")
-        if (loaded := self._models.get(key)) is not None:
-            return loaded
+        if copies := self._models.get(key):
+            return copies[0]
         model = model_named(self._settings, key)
         try:
             spec = await asyncio.to_thread(
@@ -223,54 +277,40 @@ class Pool:
             self._reasons[key] = error.sentence()
             raise
         # Another caller may have come first while we looked at the disk.
-        loaded = self._models.setdefault(key, LoadedModel(spec, self._shared))
+        loaded = self._models.setdefault(key, [LoadedModel(spec, model, self._shared)])[0]
         self._reasons.pop(key, None)
-        if self._sweeping is None and self._settings.idle_unload_s > 0:
-            self._sweeping = asyncio.create_task(self._unload_idle(), name="idle-models")
+        if self._sweeping is None:
+            self._sweeping = asyncio.create_task(self._sweep(), name="idle-models")
         return loaded
 
-    async def _make_room(self, wanted: LoadedModel) -> None:
-        """Unload idle models until *wanted* fits. Raises DoesNotFit, or RetryLater where only busy ones are left."""
-        give_up_at = time.monotonic() + _ROOM_WAIT_S
-        while not wanted.is_loaded:
-            residents = [loaded.as_resident() for loaded in self._models.values() if loaded.is_loaded]
-            need = wanted.as_resident().size_bytes
-            plan = plan_residency(residents, wanted.spec.key, need_bytes=need, budget_bytes=self._budget())
-            for key in plan.unload:
-                log.info("model unloaded", model=key, reason=f"{wanted.spec.key} needs its memory")
-                await self._models[key].unload()
-            if plan.is_enough:
-                return
-            if time.monotonic() > give_up_at:
-                message = f"model {wanted.spec.key!r} waits for the memory of models at work"
-                raise errors.RetryLater(message, after_s=_ROOM_WAIT_S)
-            await asyncio.sleep(_ROOM_LOOK_S)
+    @contextlib.contextmanager
+    def _asked(self, loaded: LoadedModel, lane: Lane) -> Iterator[None]:
+        """While a person waits for *loaded*, it may pause bulk work of models in its way."""
+        if lane is not Lane.INTERACTIVE:
+            yield
+            return
+        loaded.questions += 1
+        if self._resuming is not None:
+            self._resuming.cancel()
+        try:
+            yield
+        finally:
+            loaded.questions -= 1
+            if not self._is_closed and not any(one.questions for one in self._all()):
+                self._resuming = asyncio.get_running_loop().call_later(_RESUME_AFTER_S, self._resume)
 
-    def _budget(self) -> int:
-        if self._budget_bytes is not None:
-            return self._budget_bytes
-        ours = sum(loaded.status().resident_bytes for loaded in self._models.values())
-        return int(_MEMORY_SHARE * (free_bytes() + ours))
+    def _resume(self) -> None:
+        self._resuming = None
+        for one in self._all():
+            one.resume()
 
-    async def _unload_idle(self) -> None:
-        keep_s = self._settings.idle_unload_s
+    async def _sweep(self) -> None:
+        kept = [one.idle_unload_s for one in self._settings.models if one.idle_unload_s > 0]
+        shortest_s = min([*kept, self._settings.idle_unload_s or 120.0])
         while True:
-            await asyncio.sleep(min(30.0, max(0.05, keep_s / 4)))
-            residents = [loaded.as_resident() for loaded in self._models.values() if loaded.is_loaded]
-            for key in idle_too_long(residents, now_s=time.monotonic(), keep_s=keep_s):
-                log.info("model unloaded", model=key, reason=f"unused for {keep_s:g} s")
-                await self._models[key].unload()
-
-
-def free_bytes() -> int:
-    """Memory that new processes can have without swapping (MemAvailable); all of it where the system does not say."""
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+            await asyncio.sleep(min(30.0, max(0.05, shortest_s / 4)))
+            await self._admission.unload_idle()
+            await asyncio.to_thread(self._figures.flush)
 
 
 def _sigmoid(score: float) -> float:

@@ -6,24 +6,29 @@ engine that is not usable, the next one is tried. Never touches another model.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import structlog
 
 from msearchd import errors
 from msearchd.aio.child import Child, ChildSpec, Limits, LinkLost, Reply, Starter
 from msearchd.domain.sample import Sample, Sound, TimedText
-from msearchd.domain.space import ModelKey, Space, Vectors
+from msearchd.domain.space import Space, Vectors
 from msearchd.inference import parcel
 from msearchd.inference.batcher import Batcher, Gathered, each_item
-from msearchd.inference.residency import Resident
+from msearchd.inference.learned import Figures, LearnedFigures
+from msearchd.inference.model_status import ModelStatus
+from msearchd.inference.residency import HOST, Resident, Seat, Wanted
 from msearchd.inference.spec import EngineChoice, Lane, ModelSpec, Role
+from msearchd.inference.worker.budget import FIRST_COST
 from msearchd.inference.worker_process import WorkerProcess
+from msearchd.settings.model import EmbeddingModel
 
 log = structlog.get_logger(__name__)
 
@@ -33,33 +38,16 @@ _REMEMBER_FAILURE_S = 15.0
 _LEAST_TOKENS = 256
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelStatus:
-    """One model as people see it. Bytes, seconds, passages."""
+class Room(Protocol):
+    """Makes room for a model before it loads (see admission.py)."""
 
-    name: str
-    state: str  # unloaded | loading | ready | busy | unusable
-    engine: str = ""
-    python: str = ""
-    device: str = ""
-    dtype: str = ""
-    dim: int = 0
-    pid: int | None = None
-    resident_bytes: int = 0
-    waiting: int = 0
-    in_flight: int = 0
-    passages: int = 0
-    restarts: int = 0
-    idle_s: float = 0.0
-    is_pinned: bool = False
-    reason: str = ""
-    serves: str = "text"
-    batch_cost: int = 0  # learned: cost units of one batch
-    cost_unit: str = ""  # tokens | patches | frames
-    throughput: float = 0.0  # cost units a second
-    loads: int = 0
-    load_s: float = 0.0  # the last load
-    device_bytes: int = 0  # of an accelerator's memory
+    async def admit(self, loaded: LoadedModel) -> None:
+        """Return once *loaded* may start; it counts as loaded from then on."""
+        ...
+
+    async def clear(self, loaded: LoadedModel) -> bool:
+        """Unload every idle model on *loaded*'s devices; False where there was none."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,39 +59,89 @@ class WorkerSettings:
     batch_timeout_s: float
     starter_for: Callable[[EngineChoice, ModelSpec], Starter]
     engine_files: Mapping[str, Path]
+    idle_unload_s: float
+    figures: LearnedFigures
+    room: Room
 
 
 class LoadedModel:
-    """A model's worker and queue. Owned by the pool; closed by `close`."""
+    """One copy of a model: its worker and queue. Owned by the pool; closed by `close`."""
 
-    def __init__(self, spec: ModelSpec, settings: WorkerSettings) -> None:
+    def __init__(self, spec: ModelSpec, model: EmbeddingModel, settings: WorkerSettings, *, copy: int = 1) -> None:
         self.spec = spec
+        self.model = model
+        self.seat = Seat(spec.key if copy == 1 else f"{spec.key}#{copy}")
+        self.device = HOST  # an accelerator's name once admission chose one
+        self.mask: str | None = None  # CUDA_VISIBLE_DEVICES of its worker; None leaves it as it is
+        self.is_copy = copy > 1  # its device was chosen when it was made
+        self.is_admitted = False
+        self.questions = 0  # interactive calls that wait for it or are served
         self._settings = settings
         self._choice = 0
         self._worker = self._make_worker()
         self._batcher = Batcher(
             self._send_bulk,
-            batch_tokens=spec.start["batch_tokens"],
+            batch_cost=self._batch_cost,
             restart=self.unload,
-            forgive=self._forgive,
+            forgive=self._worker_forgives,
             on_killed=self._begin_smaller,
         )
-        self._interactive = 0
+        self._streams = 0
         self._seen_hangs = 0
-        self._first_tokens = int(spec.start["batch_tokens"])
+        self._first_tokens = int(spec.start["batch_tokens"]) or FIRST_COST["text"]
         self._facts: Mapping[str, Any] = {}
+        self._device_bytes = 0
         self._learned: dict[str, dict[str, float]] = {}
+        self._starting: asyncio.Task[Mapping[str, Any]] | None = None
         self._loads = 0
         self._failure: tuple[float, errors.Misconfigured] | None = None
         self.last_used_s = time.monotonic()
-        self.is_pinned = False
+        self.is_pinned = model.pinned
 
     # -- use -----------------------------------------------------------------------------------------------------------
 
     async def ready(self) -> Mapping[str, Any]:
-        """Facts of the loaded model. Raises Misconfigured, or RetryLater where it cannot start now."""
+        """Facts of the loaded model, loaded now if need be. Raises Misconfigured, or RetryLater where it cannot start now.
+
+        Loading goes on when the caller is cancelled: the next one finds it further along.
+        """
         if self._failure is not None and time.monotonic() < self._failure[0]:
             raise self._failure[1]
+        if (child := self._worker.child) is not None and self._facts is child.facts:
+            return self._facts
+        self.start_soon()
+        starting = cast("asyncio.Task[Mapping[str, Any]]", self._starting)
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            if starting.cancelled():  # unloaded meanwhile, not our caller's doing
+                message = f"model {self.spec.key!r} was unloaded while it loaded"
+                raise errors.RetryLater(message) from None
+            raise
+
+    def start_soon(self) -> None:
+        """Begin to load it; whoever calls next waits for that."""
+        if self._starting is None or self._starting.done():
+            self._starting = asyncio.create_task(self._start(), name=f"start:{self.seat}")
+            # Its error reaches those who wait; where nobody does any more, the next call meets it again.
+            self._starting.add_done_callback(lambda task: None if task.cancelled() else task.exception())
+
+    async def _start(self) -> Mapping[str, Any]:
+        try:
+            await self._settings.room.admit(self)
+            try:
+                return await self._load()
+            except errors.RetryLater as error:
+                # What looked like enough was not: everybody who is idle goes, and it is tried once more.
+                if not is_memory_trouble(error) or not await self._settings.room.clear(self):
+                    raise
+                log.warning("model loads again with more room", model=self.seat, reason=str(error))
+                return await self._load()
+        finally:
+            self.is_admitted = False
+
+    async def _load(self) -> Mapping[str, Any]:
+        self._worker.begin_with(learned=self.figures().batches, **self._placed())
         while True:
             try:
                 child = await self._worker.ready()
@@ -111,8 +149,12 @@ class LoadedModel:
                 if not await self._try_next_engine(error):
                     self._failure = (time.monotonic() + _REMEMBER_FAILURE_S, error)
                     raise
+                self._worker.begin_with(learned=self.figures().batches, **self._placed())
             else:
                 return self._accept(child)
+
+    def _placed(self) -> dict[str, Any]:
+        return {} if self.mask is None else {"visible_devices": self.mask}
 
     async def space(self) -> Space:
         """The model's vector space; loads it only where its files do not tell."""
@@ -138,7 +180,7 @@ class LoadedModel:
         Raises as ready; BadAsset where one place ends the worker twice.
         """
         begin_ms, deaths = 0, 0
-        self._interactive += 1
+        self._streams += 1
         try:
             while True:
                 try:
@@ -157,41 +199,94 @@ class LoadedModel:
                 else:
                     return
         finally:
-            self._interactive -= 1
+            self._streams -= 1
             self.last_used_s = time.monotonic()
 
     async def unload(self) -> None:
         """End the worker; the next call starts it again."""
+        self._note_figures()
+        await self._end_starting()
         await self._worker.release()
 
     async def close(self) -> None:
         """End everything; callers in flight hear RetryLater."""
+        self._note_figures()
         await self._batcher.close()
+        await self._end_starting()
         await self._worker.stop()
+
+    def pause(self) -> None:
+        """Send no more bulk work: a question to another model needs the memory."""
+        self._batcher.pause()
+
+    def resume(self) -> None:
+        """Go on with bulk work."""
+        self._batcher.resume()
+
+    async def _end_starting(self) -> None:
+        if self._starting is not None and not self._starting.done():
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
 
     # -- figures -------------------------------------------------------------------------------------------------------
 
     @property
     def is_loaded(self) -> bool:
-        """True while its worker runs or starts."""
-        return self._worker.child is not None or self._worker.is_loading
+        """True from the moment that it may start until its worker has ended."""
+        return self._worker.child is not None or self._worker.is_loading or self.is_admitted
 
     @property
     def is_busy(self) -> bool:
-        """True while anybody waits for it."""
-        return self._interactive > 0 or self._batcher.is_busy or self._worker.is_loading
+        """True while anybody waits for it; paused, while a window is still at work."""
+        if self._streams or self._worker.is_loading or self.is_admitted or self._batcher.in_flight:
+            return True
+        return self._batcher.is_busy and not self._batcher.is_paused
+
+    @property
+    def waiting_cost(self) -> int:
+        """Rough cost of the bulk work that waits."""
+        return self._batcher.waiting_cost
+
+    def figures(self) -> Figures:
+        """What was measured of it, now or before."""
+        return self._settings.figures.get(self._figures_key())
+
+    def bytes_on(self) -> dict[str, int]:
+        """Bytes by device that it has or will need: measured, here or by a predecessor, else predicted."""
+        known = self.figures()
+        child = self._worker.child
+        now_bytes = child.resident_bytes() if child is not None else 0
+        needed = {HOST: max(now_bytes, known.host_bytes or (0 if child else self.spec.predicted_bytes))}
+        if self.device != HOST:
+            held = self._device_bytes if child is not None else 0
+            needed[self.device] = max(held, known.device_bytes) or self.predicted_device_bytes
+        return needed
+
+    @property
+    def predicted_device_bytes(self) -> int:
+        """Memory on an accelerator before it is measured: weights x1.2, and 600 MiB of context and libraries."""
+        return (
+            self.figures().device_bytes
+            or int((self.spec.card.weight_bytes if self.spec.card else 0) * 1.2) + 600 * 2**20
+        )
 
     def as_resident(self) -> Resident:
-        """For the residency planner: measured bytes where it runs, else predicted ones."""
-        child = self._worker.child
-        measured = child.resident_bytes() if child is not None else 0
+        """For the residency planner."""
+        own = self.model.idle_unload_s
         return Resident(
-            ModelKey(self.spec.key),
-            max(measured, self.spec.predicted_bytes),
-            self.last_used_s,
+            seat=self.seat,
+            bytes_on=self.bytes_on(),
+            last_used_s=self.last_used_s,
+            reload_s=float(self._facts.get("load_s", 0.0)) or self.figures().load_s or 1.0,
             is_busy=self.is_busy,
             is_pinned=self.is_pinned,
+            group=self.model.group,
+            keep_s=own if own >= 0 else self._settings.idle_unload_s,
         )
+
+    def as_wanted(self) -> Wanted:
+        """For the residency planner."""
+        return Wanted(seat=self.seat, bytes_on=self.bytes_on(), group=self.model.group)
 
     def status(self) -> ModelStatus:
         """A snapshot."""
@@ -199,7 +294,7 @@ class LoadedModel:
         failed = self._failure is not None and time.monotonic() < self._failure[0]
         state = (
             "loading"
-            if self._worker.is_loading
+            if self._worker.is_loading or self.is_admitted
             else "unusable"
             if failed
             else "unloaded"
@@ -211,18 +306,19 @@ class LoadedModel:
         choice = self.spec.engines[self._choice]
         kind = next((kind for kind in self._facts.get("kinds", ()) if kind in self._learned), "")
         learned = self._learned.get(kind, {})
+        known = self.figures()
         return ModelStatus(
             name=self.spec.key,
             state=state,
             engine=choice.engine,
             python=choice.python,
-            device=str(self._facts.get("device", "")),
+            device=self.device if self.device != HOST else str(self._facts.get("device", "")),
             dtype=str(self._facts.get("dtype", "")),
             dim=int(self._facts.get("dim", 0)),
             pid=child.pid if child else None,
             resident_bytes=child.resident_bytes() if child else 0,
             waiting=self._batcher.waiting,
-            in_flight=self._batcher.in_flight + self._interactive,
+            in_flight=self._batcher.in_flight + self._streams,
             passages=self._batcher.passages,
             restarts=self._worker.restarts,
             idle_s=0.0 if self.is_busy else time.monotonic() - self.last_used_s,
@@ -233,8 +329,10 @@ class LoadedModel:
             cost_unit=parcel.COST_UNITS.get(kind, ""),
             throughput=float(learned.get("cost_per_s", 0.0)),
             loads=self._loads,
-            load_s=float(self._facts.get("load_s", 0.0)),
-            device_bytes=int(self._facts.get("device_bytes", 0)),
+            load_s=float(self._facts.get("load_s", 0.0)) or known.load_s,
+            device_bytes=self._device_bytes if child else 0,
+            copies=int(child is not None),
+            is_paused=self._batcher.is_paused,
         )
 
     # -- inside --------------------------------------------------------------------------------------------------------
@@ -281,15 +379,17 @@ class LoadedModel:
                 message = f"{self.spec.key!r} promises vectors of {promised} numbers and makes {child.facts['dim']}"
                 raise errors.Misconfigured(message, key=f"model:{self.spec.key}", hint="fetch the model again")
             self._facts, self._failure = child.facts, None
-            self._learn(child.facts.get("learned"))
             self._loads += 1
+            if str(child.facts.get("device", "")).startswith("cpu"):
+                self.device = HOST
+            self._learn(child.facts)
         return self._facts
 
     async def _send_bulk(self, args: Mapping[str, Any], body: bytes) -> AsyncGenerator[Reply, None]:
         self._refuse_other_kinds(args["kind"], await self.ready())
         async with contextlib.aclosing(self._worker.stream("embed", args, body, lane=Lane.BULK)) as frames:
             async for reply in frames:
-                self._learn(reply.args.get("learned"))
+                self._learn(reply.args)
                 yield reply
 
     def _refuse_other_kinds(self, kind: str, facts: Mapping[str, Any]) -> None:
@@ -298,9 +398,37 @@ class LoadedModel:
             message = f"model {self.spec.key!r} takes {' and '.join(kinds)}, not {kind}"
             raise errors.Misconfigured(message, key=f"model:{self.spec.key}", hint="name another model")
 
-    def _learn(self, learned: Mapping[str, Mapping[str, float]] | None) -> None:
-        if learned:
-            self._learned |= {kind: dict(values) for kind, values in learned.items()}
+    def _learn(self, told: Mapping[str, Any]) -> None:
+        """Take what the worker tells at its start and after each request."""
+        for kind, values in (told.get("learned") or {}).items():
+            self._learned[kind] = dict(values)
+        if "device_bytes" in told:
+            self._device_bytes = int(told["device_bytes"])
+            self._note_figures()
+
+    def _note_figures(self) -> None:
+        if (child := self._worker.child) is None or not self._facts:
+            return
+        measured = self.figures().seen(
+            host_bytes=child.resident_bytes(),
+            device_bytes=self._device_bytes,
+            load_s=float(self._facts.get("load_s", 0.0)),
+        )
+        self._settings.figures.put(
+            self._figures_key(), replace(measured, batches={**measured.batches, **self._learned})
+        )
+
+    def _figures_key(self) -> str:
+        identity = self.spec.card.fingerprint if self.spec.card else str(self.spec.start["source"])
+        kind = self.device.partition(":")[0]
+        threads = self.spec.start["threads"]
+        return f"{identity}|{self.spec.engines[self._choice].engine}|{kind}|{threads}"
+
+    def _batch_cost(self, kind: str) -> int:
+        """Rough cost of a full batch, for how much goes into a window."""
+        limit = int(self.spec.start["batch_tokens"])
+        learned = int(self._learned.get(kind, {}).get("cost", 0)) if kind in {"text", "pair"} else 0
+        return parcel.batch_cost(kind, batch_tokens=learned or limit or FIRST_COST["text"])
 
     async def _pieces(
         self, sound: Sound, begin_ms: int, *, language: str, lane: Lane
@@ -316,14 +444,14 @@ class LoadedModel:
                     )
 
     async def _embed_now(self, samples: Sequence[Sample], *, role: Role) -> Vectors:
-        self._interactive += 1
+        self._streams += 1
         try:
             try:
                 return await self._ask(samples, role=role)
             except LinkLost:  # most likely a bulk neighbour's crash: once more, in a fresh worker
                 return await self._ask(samples, role=role)
         finally:
-            self._interactive -= 1
+            self._streams -= 1
 
     async def _ask(self, samples: Sequence[Sample], *, role: Role) -> Vectors:
         facts = await self.ready()
@@ -332,7 +460,7 @@ class LoadedModel:
         gathered = Gathered(len(samples))
         async with contextlib.aclosing(self._worker.stream("embed", args, body, lane=Lane.INTERACTIVE)) as frames:
             async for reply in frames:
-                self._learn(reply.args.get("learned"))
+                self._learn(reply.args)
                 if failed := reply.args.get("failed"):
                     raise _refused(
                         failed,
@@ -344,7 +472,7 @@ class LoadedModel:
                     gathered.place(index, rows, count=count)
         return gathered.vectors(int(facts["dim"]))
 
-    async def _forgive(self) -> None:
+    async def _worker_forgives(self) -> None:
         await self._worker.forgive()
 
     def _begin_smaller(self) -> None:
@@ -353,6 +481,12 @@ class LoadedModel:
             return
         self._first_tokens = max(_LEAST_TOKENS, self._first_tokens // 2)
         self._worker.begin_smaller(self._first_tokens)
+
+
+def is_memory_trouble(error: errors.MsearchError) -> bool:
+    """True where a load failed for want of memory: it said so, or the kernel killed it."""
+    text = str(error)
+    return "not enough memory" in text or "SIGKILL" in text
 
 
 def _refused(failed: str, *, index: int, count: int, reason: str) -> errors.MsearchError:

@@ -101,7 +101,11 @@ class WorkerProcess:
 
     def begin_smaller(self, tokens: int) -> None:
         """Let the next start begin with batches of *tokens* padded tokens; it grows back by itself."""
-        self._kept.spec = replace(self._kept.spec, start={**self._kept.spec.start, "first_tokens": tokens})
+        self.begin_with(first_tokens=tokens)
+
+    def begin_with(self, **start: Any) -> None:
+        """Let the next start have these arguments too."""
+        self._kept.spec = replace(self._kept.spec, start={**self._kept.spec.start, **start})
 
     async def forgive(self) -> None:
         """Let the next start be at once: the search for the text that killed it ends by itself, back-off would only wait."""

@@ -132,8 +132,8 @@ async def test_a_model_at_work_is_not_unloaded_however_long_it_takes(tmp_path):
 
 
 async def test_two_models_that_do_not_fit_together_take_turns(tmp_path):
-    models = [fake_model(tmp_path, name) for name in ("one", "two")]
-    async with fake_pool(tmp_path, *models, budget_bytes=700 << 20) as pool:
+    models = [fake_model(tmp_path, name, ballast_mb=300) for name in ("one", "two")]
+    async with fake_pool(tmp_path, *models, budget_bytes=600 << 20) as pool:
         for name in ("one", "two", "one"):
             assert rows(await embed(pool, ["a"], model=ModelKey(name))) == expected(["a"])
             assert sum(model.pid is not None for model in pool.snapshot().models) == 1

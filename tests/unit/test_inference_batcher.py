@@ -48,7 +48,11 @@ class FakeWorker:
 
 def batcher_of(worker, batch_tokens=64):
     return Batcher(
-        worker.send, batch_tokens=batch_tokens, restart=worker.restart, forgive=worker.forgive, on_killed=lambda: None
+        worker.send,
+        batch_cost=lambda _kind: batch_tokens,
+        restart=worker.restart,
+        forgive=worker.forgive,
+        on_killed=lambda: None,
     )
 
 
@@ -146,7 +150,11 @@ async def test_an_error_of_the_worker_reaches_every_caller_of_the_window():
         yield
 
     batcher = Batcher(
-        refuse, batch_tokens=64, restart=FakeWorker().restart, forgive=FakeWorker().forgive, on_killed=lambda: None
+        refuse,
+        batch_cost=lambda _kind: 64,
+        restart=FakeWorker().restart,
+        forgive=FakeWorker().forgive,
+        on_killed=lambda: None,
     )
     results = await asyncio.gather(*(batcher.embed(["a"], role="query") for _ in range(3)), return_exceptions=True)
     assert all(isinstance(result, errors.Misconfigured) for result in results)

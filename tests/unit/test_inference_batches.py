@@ -1,5 +1,3 @@
-import dataclasses
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +35,14 @@ def test_batches_come_longest_first_so_that_memory_ends_early_or_not_at_all(leng
     assert widths == sorted(widths, reverse=True)
 
 
+@given(LENGTHS, st.lists(BUDGETS, min_size=1, max_size=3))
+def test_sizes_that_are_compared_are_cut_in_turns_from_the_same_texts(lengths, sizes):
+    planned = batches.plan(lengths, budget_cost=sizes, max_width=512)
+    assert sorted(index for batch in planned for index in batch.items) == list(range(len(lengths)))
+    assert [batch.target for batch in planned] == [sizes[place % len(sizes)] for place in range(len(planned))]
+    assert all(batch.cost <= batch.target or len(batch.items) == 1 for batch in planned)
+
+
 @given(st.lists(st.integers(1, 512), min_size=1, max_size=100))
 def test_halves_hold_the_same_texts_and_are_never_wider(lengths):
     (batch,) = batches.plan(lengths, budget_cost=512 * 200, max_width=512)
@@ -65,37 +71,6 @@ def test_halving_finds_exactly_the_poison(lengths, data):
     assert refused == poison
     assert done == set(range(len(lengths))) - poison
     assert attempts <= 2 * len(lengths)
-
-
-STEPS = st.lists(st.tuples(st.booleans(), st.integers(1, 4096), st.floats(1e-4, 10)), max_size=80)
-
-
-@given(st.integers(64, 16384), st.booleans(), STEPS)
-def test_a_budget_never_exceeds_what_the_settings_allow_and_never_ends(ceiling, is_cpu, steps):
-    budget = batches.starting_budget(ceiling, is_cpu=is_cpu)
-    for is_good, used, seconds in steps:
-        budget = budget.after_batch(used, seconds=seconds) if is_good else budget.after_shortage(used)
-        assert 1 <= budget.cost <= ceiling
-        assert 1 <= budget.for_bulk() <= budget.cost
-
-
-def test_a_shortage_halves_the_budget_and_full_batches_grow_it_back_below_what_failed():
-    budget = batches.starting_budget(4096, is_cpu=False).after_shortage(4096)
-    assert budget.cost == 2048
-    for _ in range(200):
-        budget = budget.after_batch(budget.cost, seconds=0.01)
-    assert 2048 < budget.cost <= 4096
-
-
-def test_bulk_batches_on_a_slow_cpu_are_over_in_a_quarter_of_a_second():
-    budget = batches.starting_budget(2048, is_cpu=True).after_batch(2048, seconds=0.5)
-    assert budget.for_bulk() == 1024
-    assert dataclasses.replace(budget, max_batch_s=None).for_bulk() == 2048
-
-
-def test_a_worker_whose_predecessor_was_killed_begins_smaller():
-    budget = batches.starting_budget(2048, first_cost=512, is_cpu=True)
-    assert (budget.cost, budget.ceiling) == (512, 2048)
 
 
 @pytest.mark.parametrize(

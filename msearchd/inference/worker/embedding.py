@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from msearchd.aio import serve, wire
 from msearchd.domain.sample import Pair, Picture, Sample, Sound
 from msearchd.inference import parcel
 from msearchd.inference.worker import batches
+from msearchd.inference.worker.budget import Budget
 from msearchd.inference.worker.engines.base import Embedded, Engine, EngineFacts, Prepared
 
 #: Requests made ready ahead; the parent keeps two in flight. A cancelled one never asks for its result.
@@ -38,7 +40,7 @@ PROBES: Final[Mapping[str, Sample]] = {
 class Worker:
     """One loaded engine and what was learned about its batches."""
 
-    def __init__(self, engine: Engine, loaded: EngineFacts, budgets: Mapping[str, batches.Budget]) -> None:
+    def __init__(self, engine: Engine, loaded: EngineFacts, budgets: Mapping[str, Budget]) -> None:
         self._engine = engine
         self._loaded = loaded
         self._budgets = dict(budgets)
@@ -75,7 +77,7 @@ class Worker:
         prepared, unreadable = ahead.result() if ahead is not None else self._prepare(request)
         budget = self._budgets[kind]
         is_bulk = request.lane != wire.LANE_INTERACTIVE
-        planned = self._plan(kind, prepared.lengths, budget.for_bulk() if is_bulk else budget.cost)
+        planned = self._plan(kind, prepared.lengths, budget.sizes() if is_bulk else budget.cost)
         yield serve.Answer({"plan": [list(batch.items) for batch in planned], "dim": self._loaded.dim})
         for index, reason in unreadable.items():
             yield serve.Answer({"rows": [index], "failed": "poison", "reason": reason})
@@ -92,13 +94,13 @@ class Worker:
             else:
                 yield self._failure(kind, batch, outcome)
             turn.let_interactive_pass()
-        yield serve.Answer({"learned": {kind: self._budgets[kind].as_learned()}})
+        yield serve.Answer({"learned": {kind: self._budgets[kind].as_learned()}, **memory_used()})
 
     def learned(self) -> dict[str, dict[str, float]]:
         """Budgets as a successor may begin with them, by kind."""
         return {kind: budget.as_learned() for kind, budget in self._budgets.items()}
 
-    def _plan(self, kind: str, lengths: Sequence[int], cost: int) -> list[batches.Batch]:
+    def _plan(self, kind: str, lengths: Sequence[int], cost: int | Sequence[int]) -> list[batches.Batch]:
         return batches.plan(lengths, budget_cost=cost, max_width=self._max_width(kind), step=batches.step_of(kind))
 
     def _max_width(self, kind: str) -> int:
@@ -125,7 +127,7 @@ class Worker:
 
     def _attempt(self, kind: str, prepared: Prepared, batch: batches.Batch) -> Embedded | Exception:
         """One forward pass: its rows, or the error, with the budget told of it."""
-        began = time.monotonic()
+        began, cpu_began = time.monotonic(), time.process_time()
         try:
             rows = self._engine.embed(prepared, batch.items, width=batch.width)
         except Exception as error:  # noqa: BLE001 - becomes the outcome of these samples alone
@@ -133,7 +135,11 @@ class Worker:
                 self._budgets[kind] = self._budgets[kind].after_shortage(batch.cost)
             caught = error
         else:
-            self._budgets[kind] = self._budgets[kind].after_batch(batch.cost, seconds=time.monotonic() - began)
+            # On a CPU the work is what it cost, not how long others kept it waiting.
+            effort_s = time.process_time() - cpu_began if self._loaded.device == "cpu" else 0.0
+            self._budgets[kind] = self._budgets[kind].after_batch(
+                batch.cost, seconds=time.monotonic() - began, effort_s=effort_s, target=batch.target
+            )
             return rows
         _give_memory_back()  # outside of except: the traceback held the tensors
         return caught.with_traceback(None)
@@ -182,3 +188,16 @@ def _give_memory_back() -> None:
     torch: Any = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+def memory_used() -> dict[str, int]:
+    """Peak resident bytes of this process, and bytes that it holds on its accelerator."""
+    torch: Any = sys.modules.get("torch")
+    device_bytes = 0
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        device_bytes = int(torch.cuda.max_memory_reserved())
+    scale = 1 if sys.platform == "darwin" else 1024
+    return {
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale,
+        "device_bytes": device_bytes,
+    }

@@ -9,7 +9,7 @@ Out: a stream of frames:
     {"rows": [index, ...]} + float32 rows   one batch, as soon as it is done, in the order of its indices;
                                             multi-vectors have "counts": [rows of each item]
     {"rows": [...], "failed": "poison" | "memory", "reason": str}   samples that cannot be embedded here
-    {"learned": {kind: {...}}}              what its successor may begin with
+    {"learned": {kind: {...}}, "peak_bytes", "device_bytes"}   what its successor may begin with
 and a closing frame. {"op": "transcribe", "rate", "language"} + PCM answers with frames {"t0", "t1", "text"} (ms).
 Interactive requests pass between two batches; preparing runs ahead on a thread of its own.
 """
@@ -17,9 +17,7 @@ Interactive requests pass between two batches; preparing runs ahead on a thread 
 from __future__ import annotations
 
 import os
-import resource
 import socket
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -30,8 +28,9 @@ from msearchd import errors
 from msearchd.aio import serve
 from msearchd.domain.sample import Sound
 from msearchd.inference import weights
-from msearchd.inference.worker import batches, engines
-from msearchd.inference.worker.embedding import Worker
+from msearchd.inference.worker import engines
+from msearchd.inference.worker.budget import FIRST_COST, Budget, starting_budget
+from msearchd.inference.worker.embedding import Worker, memory_used
 from msearchd.inference.worker.engines.base import Engine, LoadOrder, Transcriber
 
 
@@ -59,6 +58,8 @@ def main(sock: socket.socket, start: Mapping[str, Any]) -> None:
     )
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):  # a forked worker inherits another model's
         os.environ[name] = str(start["threads"])
+    if (mask := start.get("visible_devices")) is not None:  # before anything asks the driver
+        os.environ["CUDA_DEVICE_ORDER"], os.environ["CUDA_VISIBLE_DEVICES"] = "PCI_BUS_ID", mask
     engine = engines.make_engine(start["engine"], file=start.get("engine_file", ""))
     facts = engine.load(order)
     handlers: dict[str, serve.Handler] = {}
@@ -85,14 +86,17 @@ def main(sock: socket.socket, start: Mapping[str, Any]) -> None:
     )
 
 
-def _budgets(start: Mapping[str, Any], device: str) -> dict[str, batches.Budget]:
+def _budgets(start: Mapping[str, Any], device: str) -> dict[str, Budget]:
+    learned = start.get("learned") or {}
     return {
-        kind: batches.starting_budget(
-            start["batch_tokens"] if kind in {"text", "pair"} else batches.FIRST_COST[kind],
+        kind: starting_budget(
+            kind,
+            limit=start["batch_tokens"] if kind in {"text", "pair"} else 0,
             first_cost=start.get("first_tokens", 0) if kind in {"text", "pair"} else 0,
+            learned=learned.get(kind),
             is_cpu=device == "cpu",
         )
-        for kind in ("text", "pair", "image", "audio")
+        for kind in FIRST_COST
     }
 
 
@@ -105,19 +109,6 @@ class _Transcribing:
         for piece in self._engine.transcribe(sound, language=request.args.get("language", "")):
             yield serve.Answer({"t0": piece.t0_ms, "t1": piece.t1_ms, "text": piece.text})
             turn.let_interactive_pass()
-
-
-def memory_used() -> dict[str, int]:
-    """Peak resident bytes of this process, and bytes that it holds on its accelerator."""
-    torch: Any = sys.modules.get("torch")
-    device_bytes = 0
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        device_bytes = int(torch.cuda.max_memory_reserved())
-    scale = 1 if sys.platform == "darwin" else 1024
-    return {
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale,
-        "device_bytes": device_bytes,
-    }
 
 
 def _download(source: str, *, revision: str) -> str:
