@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shutil
 import sqlite3
 import sys
@@ -23,6 +24,7 @@ OLDEST_SQLITE = (3, 34, 0)
 #: One watch a folder; a home folder has ten to a hundred thousand.
 _WANTED_WATCHES = 524_288
 _WANTED_INSTANCES = 128
+TORCHVISION_ADVICE = "type: pip uninstall torchvision, or install torch and torchvision from the same channel"
 _SYSCTL = "sudo sysctl fs.inotify.max_user_watches=1048576 fs.inotify.max_user_instances=1024"
 
 #: Extra of pyproject.toml -> what its child process imports, and what is missing without it.
@@ -150,15 +152,38 @@ def _weights(model: EmbeddingModel, *, may_download: bool) -> Check:
 
 
 def _torchvision() -> Iterator[Check]:
-    """A torchvision made for another torch breaks every import of transformers; its metadata tell without importing."""
+    """A torchvision made for another torch breaks every import of transformers."""
+    place = importlib.util.find_spec("torchvision") if is_there("torchvision") else None
+    if place is not None and place.origin:
+        trouble = torchvision_trouble(Path(place.origin).parents[1])
+        yield Check("torchvision", not trouble, trouble or "made for the torch beside it", TORCHVISION_ADVICE)
+
+
+def torchvision_trouble(site_packages: Path) -> str:
+    """Why the torchvision in *site_packages* cannot work with the torch there; '' where it can, or there is none.
+
+    Told from their metadata, nothing is imported: installed but broken, it is worse than absent.
+    """
+    vision, torch = (_built(site_packages / name / "version.py") for name in ("torchvision", "torch"))
+    if not vision or not torch:
+        return ""
+    found = importlib.metadata.distributions(name="torchvision", path=[str(site_packages)])
+    lines = [line for one in found for line in one.requires or () if line.startswith("torch")]
+    wanted = lines[0].partition("==")[2].strip(" ()") if lines else ""
+    if wanted and wanted != torch[0]:
+        return f"torchvision {vision[0]} is made for torch {wanted}, and torch is {torch[0]}: all of transformers fails"
+    if vision[1] and torch[1] and vision[1] != torch[1]:
+        return f"torchvision is a build for {vision[1]}, and torch one for {torch[1]}: all of transformers fails"
+    return ""
+
+
+def _built(version_file: Path) -> tuple[str, str] | None:
+    """Version and build ("2.13.0", "cpu") from version.py of torch or torchvision; None where there is none."""
     try:
-        wanted = next(line for line in importlib.metadata.requires("torchvision") or () if line.startswith("torch"))
-        has = importlib.metadata.version("torch").partition("+")[0]
-    except (importlib.metadata.PackageNotFoundError, StopIteration):
-        return
-    version = wanted.partition("==")[2].strip(" ()")
-    is_match = not version or version == has
-    yield Check("torchvision", is_match, f"made for torch {version}, torch is {has}", "pip uninstall torchvision")
+        match = re.search(r"""^__version__ = ['"]([^'"+]+)\+?([^'"]*)""", version_file.read_text("utf-8"), re.MULTILINE)
+    except OSError:
+        return None
+    return (match[1], match[2]) if match else None
 
 
 def require(settings: Settings) -> None:

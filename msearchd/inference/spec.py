@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +15,16 @@ from typing import Any, Final
 
 from msearchd import errors
 from msearchd.domain.space import ModelKey, Space, SpaceName
-from msearchd.inference import environments
-from msearchd.inference.weights import ModelCard, Weights, describe, find_weights, line_to_type, looks_like_path
+from msearchd.inference import environments, remote, roster
+from msearchd.inference.weights import (
+    ModelCard,
+    Weights,
+    describe,
+    describe_form,
+    find_weights,
+    line_to_type,
+    looks_like_path,
+)
 from msearchd.settings.model import EmbeddingModel, InferenceSettings
 
 
@@ -61,8 +68,9 @@ class ModelSpec:
 
     @property
     def predicted_bytes(self) -> int:
-        """Memory of the worker before it is measured: weights and activations (x1.2), libraries (450 MiB measured)."""
-        return int((self.card.weight_bytes if self.card else 0) * 1.2) + 450 * 1024**2
+        """Memory of the worker before it is measured: weights and activations (x1.2), libraries (measured)."""
+        library_mb = max(roster.ENGINES[choice.engine].library_mb for choice in self.engines)
+        return int((self.card.weight_bytes if self.card else 0) * 1.2) + library_mb * 1024**2
 
     def space(self, dim: int, fingerprint: str = "", *, is_multi: bool = False) -> Space:
         """The vector space that this model makes."""
@@ -76,13 +84,15 @@ class ModelSpec:
         )
 
 
-_INFINITY: Final = "infinity"
-_TRANSFORMERS: Final = "sentence_transformers"
+_AUTO: Final = "auto"
 
 
 def resolve(model: EmbeddingModel, *, allow_download: bool, chunking: str, state_dir: Path) -> ModelSpec:
     """Find weights and engines of *model*. Raises Misconfigured with the line to type where something is missing."""
-    found = find_weights(model.source, revision=model.revision)
+    if remote.is_remote(model):
+        found: Weights | None = Weights(remote.write_card(model, state_dir=state_dir), "server")
+    else:
+        found = find_weights(model.source, revision=model.revision)
     if found is None and (not allow_download or looks_like_path(model.source)):
         message = f"no weights of {model.source!r} on this machine for model {model.name!r}"
         raise errors.Misconfigured(message, key=f"model:{model.name}", hint=line_to_type(model.source, model.name))
@@ -101,7 +111,7 @@ def resolve(model: EmbeddingModel, *, allow_download: bool, chunking: str, state
     threads = model.threads or default_threads()
     return ModelSpec(
         key=ModelKey(model.name),
-        engines=engine_choices(model, state_dir=state_dir),
+        engines=engine_choices(model, state_dir=state_dir, folder=found.folder if found else None),
         weights=found,
         card=card,
         start={
@@ -124,24 +134,43 @@ def resolve(model: EmbeddingModel, *, allow_download: bool, chunking: str, state
     )
 
 
-def engine_choices(model: EmbeddingModel, *, state_dir: Path) -> tuple[EngineChoice, ...]:
-    """Engines to try in order: the named one alone; for auto infinity where its environment exists, then the other.
+def engine_choices(model: EmbeddingModel, *, state_dir: Path, folder: Path | None = None) -> tuple[EngineChoice, ...]:
+    """Engines to try in order: the named one alone; for auto those that serve its kind and that an interpreter has.
 
-    Raises Misconfigured where infinity is asked for by name and no interpreter has it.
+    *folder* holds its weights, where they are here. Raises Misconfigured with the line to type where none is left.
     """
-    if model.engine == _TRANSFORMERS:
-        return (EngineChoice(_TRANSFORMERS, model.python or sys.executable),)
-    infinity = model.python or environments.find_infinity_python(state_dir)
-    if model.engine == _INFINITY:
-        if not infinity:
-            message = f"model {model.name!r} asks for infinity, which no interpreter here has"
-            raise errors.Misconfigured(message, key="engine:infinity", hint=environments.INSTALL_LINE)
-        return (EngineChoice(_INFINITY, infinity),)
-    if model.python:  # a person's own interpreter: ask what it has
-        usable = environments.has_package(model.python, "infinity_emb")
-        return (EngineChoice(_INFINITY, model.python),) * usable + (EngineChoice(_TRANSFORMERS, model.python),)
-    own = EngineChoice(_TRANSFORMERS, sys.executable)
-    return (EngineChoice(_INFINITY, infinity), own) if infinity else (own,)
+    if model.engine != _AUTO:
+        return (_named(model, state_dir=state_dir),)
+    architecture, has_onnx = describe_form(folder) if folder else ("", False)
+    names = roster.automatic(model.serves, architecture=architecture, has_onnx=has_onnx, has_urls=bool(model.urls))
+    choices = [choice for name in names if (choice := _usable(name, model.python, state_dir)) is not None]
+    if choices:
+        return tuple(choices)
+    message = f"no interpreter here has an engine for model {model.name!r} (tried {', '.join(names)})"
+    row = roster.ENGINES[names[-1]]  # the one with the fewest demands
+    raise errors.Misconfigured(message, key=f"engine:{row.name}", hint=row.install_line)
+
+
+def _named(model: EmbeddingModel, *, state_dir: Path) -> EngineChoice:
+    row = roster.ENGINES[model.engine]
+    if model.serves not in row.serves:
+        message = (
+            f"engine {row.name} serves {', '.join(row.serves)}, and model {model.name!r} is to serve {model.serves}"
+        )
+        others = " or ".join(f'"{name}"' for name in roster.serving(model.serves))
+        raise errors.Misconfigured(message, key=f"model:{model.name}", hint=f'set engine = "auto" or {others}')
+    if python := model.python or environments.find_python(row.name, state_dir):
+        return EngineChoice(row.name, python)
+    message = f"model {model.name!r} asks for {row.name}, which no interpreter here has"
+    raise errors.Misconfigured(message, key=f"engine:{row.name}", hint=row.install_line)
+
+
+def _usable(engine: str, python: str, state_dir: Path) -> EngineChoice | None:
+    if not python:
+        found = environments.find_python(engine, state_dir)
+        return EngineChoice(engine, found) if found else None
+    package = roster.ENGINES[engine].package  # a person's own interpreter: ask what it has
+    return EngineChoice(engine, python) if not package or environments.has_package(python, package) else None
 
 
 def default_threads() -> int:

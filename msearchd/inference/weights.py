@@ -137,7 +137,7 @@ def _checked_folder(folder: Path) -> Path:
         message = f"there is no folder {folder}"
         raise errors.Misconfigured(message, key=f"source:{folder}", hint="correct source in [[inference.models]]")
     if not _is_model(folder):
-        message = f"{folder} holds no complete model (config.json and *.safetensors or pytorch_model*.bin)"
+        message = f"{folder} holds no complete model: config.json and weights"
         raise errors.Misconfigured(message, key=f"source:{folder}", hint="name the folder that config.json lies in")
     return folder.resolve()
 
@@ -152,6 +152,12 @@ def _missing_shards(folder: Path) -> list[str]:
             parts = set(_json(folder / name).get("weight_map", {}).values())
             return sorted(part for part in parts if not (folder / part).is_file())
     return []
+
+
+def describe_form(folder: Path) -> tuple[str, bool]:
+    """The architecture that config.json names ("BertModel", or ""), and whether the folder ships onnx/model.onnx."""
+    named = _json(folder / "config.json").get("architectures") or [""]
+    return str(named[0]), onnx_file(folder).is_file()
 
 
 # -- describing --------------------------------------------------------------------------------------------------------
@@ -197,10 +203,28 @@ def describe(
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that a loader would read: safetensors where there are any, else PyTorch's own."""
+    """The files that a loader would read: safetensors, else PyTorch's own, CTranslate2's (Whisper), ONNX.
+
+    Where a folder has several forms of one model they make equal vectors, so the first one stands for all.
+    """
     inside = [path for path in _files(folder) if path.suffix in {".safetensors", ".bin"}]
     tensors = [path for path in inside if path.suffix == ".safetensors"]
-    return tensors or [path for path in inside if path.name.startswith("pytorch_model")]
+    return (
+        tensors
+        or [path for path in inside if path.name.startswith("pytorch_model")]
+        or [path for path in inside if path.name == "model.bin"]
+        or _onnx_files(folder)
+    )
+
+
+def onnx_file(folder: Path) -> Path:
+    """Where a model folder ships the ONNX form of its weights, in full precision."""
+    return folder / "onnx" / "model.onnx"
+
+
+def _onnx_files(folder: Path) -> list[Path]:
+    main = onnx_file(folder)
+    return [path for path in (main, main.with_name("model.onnx_data")) if path.is_file()]
 
 
 def _shaping_files(folder: Path) -> list[Path]:

@@ -174,7 +174,7 @@ def test_auto_takes_infinity_where_an_environment_has_it_then_sentence_transform
 
 
 def test_infinity_by_name_without_an_environment_says_what_to_type(tmp_path, monkeypatch):
-    monkeypatch.setattr(spec.environments, "find_infinity_python", lambda _dir: "")
+    monkeypatch.setattr(spec.environments, "find_python", lambda _engine, _dir: "")
     with pytest.raises(errors.Misconfigured) as caught:
         spec.engine_choices(fake_model(tmp_path, engine="infinity"), state_dir=tmp_path)
     assert caught.value.key == "engine:infinity"
