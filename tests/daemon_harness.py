@@ -90,7 +90,7 @@ class DaemonHome:
 
     def write_config(self) -> None:
         """The settings file out of `settings`."""
-        sections = {**self.settings, "api": {"socket": str(self.socket)}}
+        sections = {**self.settings, "api": {**self.settings.get("api", {}), "socket": str(self.socket)}}
         lines = [f"data_dir = {json.dumps(str(self.data_dir))}"]
         for name, values in sections.items():
             lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]

@@ -5,6 +5,7 @@ In: names. Out: rows of control.models. Implements control.models.ModelDesk.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Final, cast, get_args
 
@@ -15,7 +16,9 @@ from msearchd.inference.pool import ModelStatus, Pool
 from msearchd.settings.model import EmbeddingModel, InferenceSettings
 
 _STATES: Final = frozenset(get_args(State))
-#: How long a model at work is asked to come back later.
+#: How long `unload` waits for the end of what is at work, and after which time to ask again.
+_PATIENCE_S: Final = 1.0
+_LOOK_S: Final = 0.02
 _BUSY_S: Final = 5.0
 
 
@@ -41,11 +44,13 @@ class PoolDesk:
     async def unload(self, model: str) -> ModelPageRow:
         """End its worker. Not while it works: what is at work would count as an accident of the samples in it."""
         key = self._key(model)
-        if self._status_of(model).state in {"busy", "loading"}:
-            message = f"the model {model!r} is at work"
-            raise errors.RetryLater(
-                message, after_s=_BUSY_S, hint="ask again when it rests; to let it rest: msearch pause"
-            )
+        give_up_at = time.monotonic() + _PATIENCE_S
+        while self._status_of(model).state in {"busy", "loading"}:
+            if time.monotonic() > give_up_at:
+                message = f"the model {model!r} is at work"
+                hint = "ask again when it rests; to let it rest: msearch pause"
+                raise errors.RetryLater(message, after_s=_BUSY_S, hint=hint)
+            await asyncio.sleep(_LOOK_S)
         self._pool.pin(key, is_pinned=False)
         await self._pool.unload(key)
         return self._row_of(model)

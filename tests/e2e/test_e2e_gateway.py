@@ -77,6 +77,7 @@ def test_without_the_token_the_network_says_no(listening_daemon):
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(f"{url}/v1/models", timeout=30)
     assert refused.value.code == 401
+    refused.value.close()
     with urllib.request.urlopen(f"{url}/health", timeout=30) as reply:
         assert json.load(reply)["status"] == "ok"
 
@@ -123,7 +124,8 @@ class Served:
             with urllib.request.urlopen(f"{self.url}/health", timeout=30) as reply:
                 return reply.status
         except urllib.error.HTTPError as error:
-            return error.code
+            with error:
+                return error.code
 
 
 @contextlib.contextmanager

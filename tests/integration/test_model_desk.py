@@ -45,11 +45,11 @@ async def test_a_model_at_work_is_not_unloaded(tmp_path):
     async with fake_pool(tmp_path) as pool:
         desk = PoolDesk(pool, pool._settings)
         await desk.load("fake")
-        work = asyncio.create_task(embed(pool, ["@slow"] * 40, lane=Lane.BULK))
+        work = asyncio.create_task(embed(pool, ["@slow"] * 100, lane=Lane.BULK))
         await asyncio.sleep(0.1)
         with pytest.raises(errors.RetryLater, match="is at work"):
             await desk.unload("fake")
-        assert (await work).count == 40
+        assert (await work).count == 100
 
 
 async def test_a_name_that_does_not_exist_is_told_with_those_that_do(tmp_path):
