@@ -53,6 +53,7 @@ from msearchd.orchestrator.intake import Intake
 from msearchd.orchestrator.integrity import Integrity
 from msearchd.orchestrator.keyed_locks import KeyedLocks
 from msearchd.orchestrator.lanes import lanes_of
+from msearchd.orchestrator.model_turns import ModelTurns
 from msearchd.orchestrator.outcomes import Outcomes
 from msearchd.orchestrator.processing import Processing
 from msearchd.orchestrator.records import open_records
@@ -309,7 +310,7 @@ class Daemon:
             arrears=self._arrears,
             recovery=self._recovery,
             spaces=self._spaces,
-            dispatcher=Dispatcher(queue, lanes),
+            dispatcher=Dispatcher(queue, lanes, turns=ModelTurns(self._pool)),
             recovered=self._recovered,
             is_draining=lambda: self._is_draining,
             drain_s=settings.limits.drain_s,

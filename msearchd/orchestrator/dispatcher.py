@@ -1,7 +1,8 @@
 """Claims jobs lane by lane and runs them, a bounded number at a time.
 
 In: lanes (which steps, how many at once, how many together) and the queue. Out: calls of each lane's run function.
-Back-pressure is that nothing is claimed. Never decides what becomes of a job: the run functions record that themselves.
+Back-pressure is that nothing is claimed. Lanes of models that do not fit into memory together take turns (model_turns.py).
+Never decides what becomes of a job: the run functions record that themselves.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import structlog
 
 from msearchd import errors
 from msearchd.domain.job import Job, Step
+from msearchd.domain.space import ModelKey
 from msearchd.jobs.queue import JobQueue
+from msearchd.orchestrator.model_turns import ModelTurns
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +39,12 @@ class Lane:
     #: Nothing is claimed before this is set; None: at once. For work that must not begin before the store was compared.
     opens: asyncio.Event | None = None
 
+    @property
+    def model(self) -> ModelKey | None:
+        """The model that all its steps are for, or None: then it takes no turns."""
+        targets = {target for _, target in self.steps}
+        return ModelKey(target) if len(targets) == 1 and (target := targets.pop()) else None
+
 
 @dataclass(slots=True)
 class _LaneState:
@@ -47,8 +56,9 @@ class _LaneState:
 class Dispatcher:
     """Owns the claiming tasks of all lanes and every job that is claimed and not yet ended."""
 
-    def __init__(self, queue: JobQueue, lanes: Sequence[Lane]) -> None:
+    def __init__(self, queue: JobQueue, lanes: Sequence[Lane], *, turns: ModelTurns | None = None) -> None:
         self._queue = queue
+        self._turns = turns
         self._states = [_LaneState(lane) for lane in lanes]
         self._is_draining = asyncio.Event()
 
@@ -95,7 +105,8 @@ class Dispatcher:
         while not self._is_draining.is_set():
             seen = self._queue.changes_seen()
             try:
-                await self._claim_more(state)
+                if await self._may_claim(state):
+                    await self._claim_more(state)
             except errors.RetryLater as trouble:  # the disk is full, the database locked: nothing else can be done
                 log.warning("nothing can be claimed, waiting", lane=state.lane.name, reason=trouble.sentence())
                 await asyncio.sleep(trouble.after_s)
@@ -103,12 +114,32 @@ class Dispatcher:
             self._start_runs(state)
             await self._wait_for_work_or_room(state, seen)
 
+    async def _may_claim(self, state: _LaneState) -> bool:
+        """True in the lane's turn. Out of turn and with nothing in hand it waits for a job, then for its turn."""
+        model = state.lane.model
+        if self._turns is None or model is None or self._turns.may_claim(model):
+            return True
+        if state.running or state.claimed:
+            return False
+        self._turns.note_busy(model, is_busy=False)
+        await self._queue.wait_ready(state.lane.steps)
+        await self._turns.wait_turn(model)
+        return True
+
     async def _claim_more(self, state: _LaneState) -> None:
         lane = state.lane
         free = lane.concurrency - len(state.running)
         want = max(lane.claim_ahead, free * lane.group) - len(state.claimed)
         if free > 0 and len(state.claimed) < free * lane.group and want > 0:
-            state.claimed.extend(await self._queue.claim(steps=lane.steps, limit=want, owner=lane.name))
+            self._note_busy(state, is_busy=True)  # before the wait: nobody takes the turn of one who claims
+            try:
+                state.claimed.extend(await self._queue.claim(steps=lane.steps, limit=want, owner=lane.name))
+            finally:  # idle is who finds nothing: between two jobs a model keeps its turn
+                self._note_busy(state, is_busy=bool(state.claimed or state.running))
+
+    def _note_busy(self, state: _LaneState, *, is_busy: bool) -> None:
+        if self._turns is not None and state.lane.model is not None:
+            self._turns.note_busy(state.lane.model, is_busy=is_busy)
 
     def _start_runs(self, state: _LaneState) -> None:
         lane = state.lane
