@@ -56,6 +56,13 @@ with_systemd() {
   return 1
 }
 
+# Sound is decoded by ffmpeg; without it sound files wait, everything else goes on.
+with_ffmpeg() {
+  command -v ffmpeg >/dev/null 2>&1 && command -v ffprobe >/dev/null 2>&1 && return 0
+  apt_install ffmpeg && return 0
+  if [ "$(uname)" = Darwin ]; then say 'for sound, type: brew install ffmpeg'; else say 'for sound, type: sudo apt-get install ffmpeg'; fi
+}
+
 case "${1:-main}" in
   main)
     make_venv .venv
@@ -64,6 +71,7 @@ case "${1:-main}" in
     pip_in .venv -c constraints.txt torch
     pip_in .venv -c constraints.txt -e '.[all]' --group dev --group bench
     if with_systemd; then pip_in .venv -c constraints.txt systemd-python || say 'systemd-python did not build: going on without it'; fi
+    with_ffmpeg
     touch .venv/.ready
     ;;
   infinity)

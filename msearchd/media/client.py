@@ -1,4 +1,4 @@
-"""What the orchestrator sees of reading files: identify, extract, ocr. Daemon side; decodes nothing, imports no
+"""What the orchestrator sees of reading files: identify, extract, ocr, picture, sound. Daemon side; decodes nothing, imports no
 decoder.
 
 In: a path as bytes. Out: `Identified` and `Extraction`. The work is done by extract workers (pool.py, worker.py).
@@ -16,6 +16,7 @@ from typing import Any, Final
 from msearchd import errors
 from msearchd.aio.child import ChildSpec, Limits
 from msearchd.domain.media import Extraction, Identified, Segment
+from msearchd.domain.sample import Picture, Sound
 from msearchd.media import shapes
 from msearchd.media.chunk import ChunkRules
 from msearchd.media.extractor import ReadRules
@@ -26,6 +27,8 @@ __all__ = ["ChangedWhileReading", "Extractors", "chunking_fingerprint", "read_ru
 
 #: Who goes first when workers are scarce: a saved note before a long document before a scanned book.
 _IDENTIFY, _EXTRACT, _OCR = 0, 1, 2
+#: Sound that one visit may decode: the wire has no flow control, so a request bounds what lies in memory.
+_MOST_SOUND_MS: Final = 10 * 60 * 1000
 _MIB: Final = 1024**2
 #: One or two threads in every library, no telemetry (onnxruntime 1.31 writes a device id and an event store to
 #: ~/.cache otherwise), and no way to the net for a library that would fetch something: nothing listens on the discard
@@ -152,6 +155,48 @@ class Extractors:
         metadata = {"ocr_failed_pages": [page for page in failed if page is not None]} if failed else {}
         return Extraction(tuple(segments), metadata, note="; ".join(notes)[:2000])
 
+    async def picture(
+        self, path: bytes, identified: Identified, *, page: int | None = None, short_side: int, is_urgent: bool = False
+    ) -> Picture:
+        """Pixels of a picture file, or of page *page* (from 1) of a PDF: upright RGB.
+
+        The shorter side is *short_side*, or what it is where that is less. Raises as `extract`.
+        """
+        args = {
+            "path": path,
+            "identified": shapes.identified_to_wire(identified),
+            "page": page,
+            "short_side": short_side,
+        }
+        frame = await self._one_frame("picture", args, urgency=_IDENTIFY if is_urgent else _OCR)
+        return Picture(frame["width"], frame["height"], frame["rgb"])
+
+    async def sounds(
+        self,
+        path: bytes,
+        identified: Identified,
+        *,
+        rate: int,
+        spans: Sequence[tuple[int, int]],
+        is_urgent: bool = False,
+    ) -> list[Sound]:
+        """The sound of *spans* ((t0, t1) in ms, gapless, ascending, ten minutes at most), mono at *rate* Hz.
+
+        Fewer than asked for where the file ends before them, the last one perhaps shorter. Raises as `extract`, and
+        Misconfigured (key engine:ffmpeg) without ffmpeg.
+        """
+        if spans[-1][1] - spans[0][0] > _MOST_SOUND_MS:
+            message = f"{spans[-1][1] - spans[0][0]} ms of sound in one request"
+            raise errors.Bug(message)
+        args = {
+            "path": path,
+            "identified": shapes.identified_to_wire(identified),
+            "rate": rate,
+            "spans": [list(span) for span in spans],
+        }
+        async with self._frames("sound", args, urgency=_IDENTIFY if is_urgent else _OCR) as frames:
+            return [Sound(rate, frame["pcm"]) async for frame in frames]
+
     def snapshot(self) -> PoolStatus:
         """What the workers do now."""
         return self._pool.status()
@@ -172,8 +217,8 @@ class Extractors:
             return found, None
         return found, shapes.extraction_from_wire(shapes.segments_from_wire(last["segments"]), last)
 
-    async def _one_frame(self, op: str, args: Mapping[str, Any]) -> Mapping[str, Any]:
-        async with self._frames(op, args, urgency=_OCR) as frames:
+    async def _one_frame(self, op: str, args: Mapping[str, Any], *, urgency: int = _OCR) -> Mapping[str, Any]:
+        async with self._frames(op, args, urgency=urgency) as frames:
             return [frame async for frame in frames][-1]
 
     @contextlib.asynccontextmanager

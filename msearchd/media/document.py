@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from msearchd import errors
+from msearchd.domain.media import Segment, SegmentKind
 from msearchd.media import archive
 from msearchd.media.extractor import MAX_DOCUMENT_BYTES, Reading, ReadRules
 from msearchd.media.markup import stripped
@@ -20,6 +21,8 @@ from msearchd.media.text import clean
 
 #: A page with fewer letters and digits is taken for a picture (a scan often has a stamp or a page number as text).
 _MIN_PAGE_LETTERS: Final = 16
+#: Pages that a model of page images may see; a longer book is found by its text.
+_MOST_PAGES_SEEN: Final = 2000
 _LETTER: Final = re.compile(r"\w")
 #: Zip-based documents whose members unpack to more are bombs or nothing that a person reads.
 _MAX_UNPACKED_BYTES: Final = 1024**3
@@ -48,8 +51,15 @@ def read(source: Source, kind: FileType, rules: ReadRules) -> Reading:
     metadata = {**_facts(parsed.metadata), "page_count": parsed.page_count}
     ocr_pages, note = _scanned_pages(parsed, rules) if kind.label == "pdf" else ((), "")
     text, starts = _cleaned(parsed)
+    pages = range(1, min(parsed.page_count or 0, _MOST_PAGES_SEEN) + 1) if kind.label == "pdf" else ()
     return Reading(
-        text, metadata=metadata, page_starts=starts, ocr_pages=ocr_pages, wants_ocr=bool(ocr_pages), note=note
+        text,
+        metadata=metadata,
+        page_starts=starts,
+        ocr_pages=ocr_pages,
+        wants_ocr=bool(ocr_pages),
+        note=note,
+        places=[Segment(SegmentKind.PAGE, page, page=page) for page in pages],
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from msearchd.domain.media import Segment
 from msearchd.media.chunk import ChunkRules
 from msearchd.media.registry import FileType, Structure
 from msearchd.media.source import Source
@@ -63,6 +64,8 @@ class Reading:
     ocr_pages: tuple[int, ...] = ()
     wants_ocr: bool = False
     note: str = ""
+    #: Places without text that models of pixels and sound embed: the picture, its pages, windows of sound.
+    places: Sequence[Segment] = ()
 
 
 class ReadFile(Protocol):

@@ -1,3 +1,189 @@
-"""ffmpeg as a limited child: argv only, streamed frames and PCM, killed and reaped on every path out (a later
-issue).
+"""ffmpeg and ffprobe as limited children of the extract worker: what a file holds, and its sound as PCM. Child side.
+
+In: an open file and the format that its first bytes say. Out: plain facts, or float32 samples in portions.
+The file is passed as a descriptor, so its name means nothing to ffmpeg; the demuxer is named, so a playlist is never
+guessed and followed; nothing but `file`, `pipe` and `fd` may be opened. CPU and wall time are limited, memory is the
+worker's limit, stderr is kept. Whatever happens, no child is left: it is killed and reaped on every path out, and dies of
+a closed pipe with its worker.
 """
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import IO, Any, Final
+
+from msearchd import errors
+from msearchd.media.source import Source
+
+#: Demuxer by type label: what is not here is not decoded.
+DEMUXERS: Final = {
+    "mp3": "mp3",
+    "wav": "wav",
+    "flac": "flac",
+    "ogg": "ogg",
+    "m4a": "mov",
+    "aiff": "aiff",
+    "mp4": "mov",
+    "quicktime": "mov",
+    "mkv": "matroska",
+    "webm": "matroska",
+    "avi": "avi",
+}
+#: One call decodes minutes of sound at hundreds of times real time; who needs longer hangs or seeks in a damaged file.
+_CPU_S: Final = 60
+_WALL_S: Final = 90.0
+_STDERR_BYTES: Final = 4096
+_READ_BYTES: Final = 256 * 1024
+_INSTALL: Final = {"darwin": "type: brew install ffmpeg"}
+
+
+def probe(source: Source, label: str) -> dict[str, Any]:
+    """What ffprobe says of *source*: `format` and `streams` as it names them.
+
+    Raises BadAsset where it is no such file or damaged from its beginning, Misconfigured without ffprobe.
+    """
+    arguments = [program("ffprobe"), *_input_options(label), "-show_format", "-show_streams", "-of", "json"]
+    output = bytearray()
+    with _running([*arguments, "-i", _address(source)], source) as (stream, last_words):
+        while part := stream.read(_READ_BYTES):
+            output += part
+    try:
+        found = json.loads(output)
+    except ValueError:
+        found = {}
+    if not found.get("streams"):
+        message = f"no sound or picture can be found in it{last_words()}"
+        raise errors.BadAsset(message)
+    return dict(found)
+
+
+def pcm(source: Source, label: str, *, rate: int, start_ms: int, length_ms: int) -> Iterator[bytes]:
+    """Its first sound track from *start_ms* on, at most *length_ms*, as mono float32 samples (little-endian) at *rate* Hz.
+
+    Portions are of any size, whole samples each. What is damaged is left out as far as ffmpeg can; BadAsset where nothing
+    at all came and ffmpeg complained. An empty stream is the end of the sound.
+    """
+    has_any, rest = False, b""
+    with _running(_pcm_arguments(_address(source), label, rate, start_ms, length_ms), source) as (stream, last_words):
+        while part := stream.read(_READ_BYTES):
+            part = rest + part
+            whole = len(part) // 4 * 4
+            rest = part[whole:]
+            if whole:
+                has_any = True
+                yield part[:whole]
+    if not has_any and (said := last_words()):
+        message = f"its sound cannot be decoded{said}"
+        raise errors.BadAsset(message)
+
+
+def program(name: str) -> str:
+    """Path of ffmpeg or ffprobe. Raises Misconfigured with the line to type where it is not installed."""
+    if (found := shutil.which(name)) is None:
+        message = f"{name} is not installed, sound cannot be read without it"
+        hint = _INSTALL.get(sys.platform, "type: sudo apt-get install ffmpeg") + ", then: msearch retry"
+        raise errors.Misconfigured(message, key="engine:ffmpeg", hint=hint)
+    return found
+
+
+def _input_options(label: str) -> list[str]:
+    return ["-v", "error", "-protocol_whitelist", "file,pipe,fd", "-f", DEMUXERS[label]]
+
+
+def _pcm_arguments(address: str, label: str, rate: int, start_ms: int, length_ms: int) -> list[str]:
+    ffmpeg = _library()
+    # Seeking before the input decodes from the last place that can be decoded from, and drops what lies before.
+    place = {"ss": f"{start_ms / 1000:.3f}"} if start_ms else {}
+    given = ffmpeg.input(
+        address, f=DEMUXERS[label], t=f"{length_ms / 1000:.3f}", protocol_whitelist="file,pipe,fd", **place
+    )
+    # A hole in the time stamps is filled with silence: places in the sound stay what a player shows.
+    heard = given["a:0"].filter("aresample", **{"async": 1, "first_pts": 0})
+    made = ffmpeg.output(heard, "pipe:1", format="f32le", acodec="pcm_f32le", ac=1, ar=rate)
+    options = ("-hide_banner", "-nostdin", "-nostats", "-v", "error", "-threads", "1")
+    return [str(part) for part in made.global_args(*options).compile(cmd=program("ffmpeg"))]
+
+
+@functools.cache
+def _library() -> Any:
+    try:
+        import ffmpeg
+    except ImportError as error:
+        message = "the package that talks to ffmpeg is not installed"
+        raise errors.Misconfigured(
+            message, key="engine:ffmpeg", hint="type: pip install 'msearchd[media]', then: msearch retry"
+        ) from error
+    return ffmpeg
+
+
+def _address(source: Source) -> str:
+    # By descriptor: the path may be no UTF-8, may look like an option or a URL, and may by now be another file.
+    return f"/dev/fd/{source.fd}"
+
+
+@contextlib.contextmanager
+def _running(arguments: list[str], source: Source) -> Iterator[tuple[IO[bytes], Any]]:
+    """(its stdout, a function that says its last words once stdout ended); killed and reaped at the end."""
+    child = subprocess.Popen(
+        arguments,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pass_fds=(source.fd,),
+        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
+    )
+    stdout, stderr = child.stdout, child.stderr
+    if stdout is None or stderr is None:
+        message = "a child has no pipes"
+        raise errors.Bug(message)
+    _limit(child.pid)
+    tail: deque[bytes] = deque(maxlen=_STDERR_BYTES // 256)
+    reading = threading.Thread(target=_keep_tail, args=(stderr, tail), name="ffmpeg-stderr", daemon=True)
+    reading.start()
+    expiry = threading.Timer(_WALL_S, child.kill)
+    expiry.daemon = True
+    expiry.start()
+
+    def last_words() -> str:
+        """Say what it complained of, after a colon; "" where it ended well and said nothing."""
+        status = child.wait()
+        reading.join(timeout=5)
+        said = b"".join(tail)[-_STDERR_BYTES:].decode("utf-8", "replace").strip()
+        if status < 0:
+            return f": ffmpeg was ended by signal {-status} (its limits are {_CPU_S} s of CPU, {_WALL_S:g} s in all)"
+        line = said.splitlines()[-1].strip() if said else ""
+        return f": {line.replace(_address(source), 'the file')}" if line else (f": exit {status}" if status else "")
+
+    try:
+        yield stdout, last_words
+    finally:
+        expiry.cancel()
+        child.kill()
+        child.wait()
+        stdout.close()
+        reading.join(timeout=5)
+        stderr.close()
+
+
+def _keep_tail(stream: IO[bytes], tail: deque[bytes]) -> None:
+    with contextlib.suppress(ValueError, OSError):  # closed under us
+        while part := stream.read1(256):  # type: ignore[attr-defined]  # a BufferedReader
+            tail.append(part)
+
+
+def _limit(pid: int) -> None:
+    """CPU seconds; where the system cannot limit another process (macOS) the wall time serves alone."""
+    prlimit = getattr(resource, "prlimit", None)
+    if prlimit is not None:
+        with contextlib.suppress(OSError, ValueError):
+            prlimit(pid, resource.RLIMIT_CPU, (_CPU_S, _CPU_S + 5))
+            prlimit(pid, resource.RLIMIT_CORE, (0, 0))

@@ -13,12 +13,15 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any, Final
 
 from msearchd import errors
+from msearchd.domain.media import Segment, SegmentKind
 from msearchd.media.extractor import Reading, ReadRules
 from msearchd.media.registry import FileType
 from msearchd.media.source import Source
 
 #: Smaller pictures (icons, tracking pixels) hold no text that a person could read.
 _MIN_OCR_SIDE: Final = 24
+#: Thinner ones (lines, spacers, tracking pixels) show nothing.
+_MIN_SEEN_SIDE: Final = 8
 _EXIF, _GPS = 0x8769, 0x8825
 #: EXIF 2.32, tables 4 to 8.
 _MAKE, _MODEL, _DESCRIPTION, _SOFTWARE, _ARTIST, _COPYRIGHT, _ORIENTATION, _TIME = (
@@ -60,7 +63,8 @@ def read(source: Source, kind: FileType, rules: ReadRules) -> Reading:  # noqa: 
     if width * height > rules.max_image_pixels:
         return Reading(metadata=metadata, note=too_large(width, height, rules))
     is_readable = min(width, height) >= _MIN_OCR_SIDE
-    return Reading(metadata=metadata, wants_ocr=rules.ocr and is_readable)
+    places = [Segment(SegmentKind.IMAGE, 0)] if min(width, height) >= _MIN_SEEN_SIDE else []
+    return Reading(metadata=metadata, wants_ocr=rules.ocr and is_readable, places=places)
 
 
 def too_large(width: int, height: int, rules: ReadRules) -> str:

@@ -18,11 +18,18 @@ _SEARCHED: Final[tuple[tuple[str, str], ...]] = (
     ("title", "Title"),
     ("subject", "Subject"),
     ("author", "Author"),
+    ("artist", "Artist"),
+    ("album_artist", "Album artist"),
+    ("album", "Album"),
+    ("composer", "Composer"),
+    ("genre", "Genre"),
+    ("date", "Date"),
     ("sender", "From"),
     ("recipients", "To"),
     ("keywords", "Keywords"),
     ("description", "Description"),
     ("comment", "Comment"),
+    ("lyrics", "Lyrics"),
     ("attachments", "Attachments"),
     ("sheet_names", "Sheets"),
     ("camera", "Camera"),
@@ -36,7 +43,7 @@ _SEARCHED: Final[tuple[tuple[str, str], ...]] = (
     ("software", "Software"),
 )
 #: Worth a segment of their own only beside something that a person wrote.
-_WEAK: Final = frozenset({"created", "software", "sheet_names"})
+_WEAK: Final = frozenset({"created", "date", "genre", "software", "sheet_names"})
 
 
 def flat(values: Mapping[str, Any]) -> dict[str, Any]:

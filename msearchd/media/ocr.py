@@ -35,7 +35,7 @@ def read_picture(source: Source, rules: ReadRules) -> tuple[str, str]:
 
 def read_page(source: Source, page: int, rules: ReadRules) -> tuple[str, str]:
     """Text of page *page* (from 1) of a PDF, rendered at 200 dpi, and a note."""
-    with io.BytesIO(_render(source, page)) as stream, image.opened_picture(stream) as picture:
+    with io.BytesIO(render(source, page)) as stream, image.opened_picture(stream) as picture:
         pixels, note = image.upright(picture, max_side=_MAX_SIDE, rules=rules)
     return _read(pixels), note
 
@@ -107,7 +107,8 @@ def _models() -> Any:
     return RapidOCR(params={"Global.log_level": "error", "Global.text_score": _MIN_CONFIDENCE, **threads})
 
 
-def _render(source: Source, page: int) -> bytes:
+def render(source: Source, page: int) -> bytes:
+    """Page *page* (from 1) of a PDF as a picture file, at 200 dpi. Raises BadAsset where it cannot be drawn."""
     kreuzberg = parser.library()
     try:
         # By descriptor: the path may be no UTF-8, and may by now be another file.

@@ -29,6 +29,7 @@ def extraction_of(reading: Reading, rules: ReadRules) -> Extraction:
             Segment(SegmentKind.METADATA, seq, searched[part.start : part.end], part.start, part.end)
             for seq, part in enumerate(chunk.split_text(searched, rules=rules.chunk))
         )
+    segments.extend(reading.places)
     if not note and not segments and not reading.wants_ocr and not reading.ocr_pages:
         note = "empty" if not text else "there is nothing but white space in it"
     return Extraction(tuple(segments), facts, ocr_pages=reading.ocr_pages, wants_ocr=reading.wants_ocr, note=note)

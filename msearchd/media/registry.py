@@ -30,6 +30,7 @@ class Reader(enum.StrEnum):
     MAIL = "mail"
     ARCHIVE = "archive"
     IMAGE = "image"
+    AUDIO = "audio"  # sound, and the sound track of films
     NOTHING = ""  # found by name only
 
 
@@ -70,6 +71,10 @@ def _document(label: str, mime: str, extensions: str, reader: Reader = Reader.DO
 
 def _image(label: str, mime: str, extensions: str, reader: Reader = Reader.IMAGE) -> FileType:
     return FileType(label, mime, Modality.IMAGE, reader, Structure.PROSE, tuple(extensions.split()))
+
+
+def _sound(modality: Modality, label: str, mime: str, extensions: str) -> FileType:
+    return FileType(label, mime, modality, Reader.AUDIO, Structure.PROSE, tuple(extensions.split()))
 
 
 def _unread(modality: Modality, label: str, mime: str, extensions: str) -> FileType:
@@ -187,16 +192,17 @@ TYPES: Final[tuple[FileType, ...]] = (
     _image("svg", "image/svg+xml", ".svg", Reader.MARKUP),
     _unread(Modality.IMAGE, "heif", "image/heic", ".heic .heif"),
     _unread(Modality.IMAGE, "psd", "image/vnd.adobe.photoshop", ".psd"),
-    _unread(Modality.AUDIO, "mp3", "audio/mpeg", ".mp3"),
-    _unread(Modality.AUDIO, "wav", "audio/x-wav", ".wav"),
-    _unread(Modality.AUDIO, "flac", "audio/flac", ".flac"),
-    _unread(Modality.AUDIO, "ogg", "audio/ogg", ".ogg .oga .opus"),
-    _unread(Modality.AUDIO, "m4a", "audio/mp4", ".m4a .m4b"),
-    _unread(Modality.VIDEO, "mp4", "video/mp4", ".mp4 .m4v"),
-    _unread(Modality.VIDEO, "quicktime", "video/quicktime", ".mov .qt"),
-    _unread(Modality.VIDEO, "mkv", "video/x-matroska", ".mkv"),
-    _unread(Modality.VIDEO, "webm", "video/webm", ".webm"),
-    _unread(Modality.VIDEO, "avi", "video/x-msvideo", ".avi"),
+    _sound(Modality.AUDIO, "mp3", "audio/mpeg", ".mp3"),
+    _sound(Modality.AUDIO, "wav", "audio/x-wav", ".wav"),
+    _sound(Modality.AUDIO, "flac", "audio/flac", ".flac"),
+    _sound(Modality.AUDIO, "ogg", "audio/ogg", ".ogg .oga .opus"),
+    _sound(Modality.AUDIO, "m4a", "audio/mp4", ".m4a .m4b"),
+    _sound(Modality.AUDIO, "aiff", "audio/aiff", ".aiff .aif .aifc"),
+    _sound(Modality.VIDEO, "mp4", "video/mp4", ".mp4 .m4v"),
+    _sound(Modality.VIDEO, "quicktime", "video/quicktime", ".mov .qt"),
+    _sound(Modality.VIDEO, "mkv", "video/x-matroska", ".mkv"),
+    _sound(Modality.VIDEO, "webm", "video/webm", ".webm"),
+    _sound(Modality.VIDEO, "avi", "video/x-msvideo", ".avi"),
     _unread(Modality.OTHER, "sqlite", "application/vnd.sqlite3", ".sqlite .db3"),
     _unread(Modality.OTHER, "elf", "application/x-executable-elf", ""),
     _unread(Modality.OTHER, "macho", "application/x-mach-o", ""),
@@ -249,13 +255,16 @@ def of(identified: Identified) -> FileType:
 def steps_for(identified: Identified, settings: ExtractSettings) -> tuple[Step, ...]:
     """The reading steps that this content's type can have; () where it is found by name only.
 
-    OCR is a possibility here: whether a content owes it is said by its `Extraction` (`wants_ocr`, `ocr_pages`).
+    OCR and TRANSCRIBE are possibilities here: whether a content owes OCR is said by its `Extraction` (`wants_ocr`,
+    `ocr_pages`), and speech by its windows of sound and the model that is configured.
     """
     row = of(identified)
     if row.reader is Reader.NOTHING:
         return ()
     if settings.ocr and (row.reader is Reader.IMAGE or row.label == "pdf"):
         return (Step.EXTRACT, Step.OCR)
+    if row.reader is Reader.AUDIO:
+        return (Step.EXTRACT, Step.TRANSCRIBE)
     return (Step.EXTRACT,)
 
 
@@ -264,7 +273,7 @@ def skip_reason(identified: Identified, settings: ExtractSettings) -> str:
     if steps_for(identified, settings):
         return ""
     if identified.modality in {Modality.AUDIO, Modality.VIDEO}:
-        return f"{identified.modality.value} ({identified.type_label}) is found by name only as yet"
+        return f"there is no reader for {identified.modality.value} of the type {identified.type_label}: found by name only"
     if identified.type_label == "unknown":
         return "no type was recognised in its bytes: found by name only"
     return f"there is no reader for {identified.type_label} files: found by name only"

@@ -76,14 +76,24 @@ def segments_to_wire(segments: Iterable[Segment]) -> dict[str, Any]:
     """One frame of segments."""
     return {
         "segments": [
-            [item.kind.value, item.seq, item.text, item.char_start, item.char_end, item.page] for item in segments
+            [
+                item.kind.value,
+                item.seq,
+                item.text,
+                item.char_start,
+                item.char_end,
+                item.page,
+                item.t0_ms,
+                item.t1_ms,
+            ]
+            for item in segments
         ]
     }
 
 
 def segments_from_wire(rows: Iterable[Sequence[Any]]) -> list[Segment]:
     """Segments of one frame."""
-    return [Segment(_KINDS[kind], seq, text, start, end, page) for kind, seq, text, start, end, page in rows]
+    return [Segment(_KINDS[kind], seq, *rest) for kind, seq, *rest in rows]
 
 
 def extraction_from_wire(segments: Sequence[Segment], facts: Mapping[str, Any]) -> Extraction:

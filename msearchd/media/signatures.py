@@ -98,6 +98,8 @@ def _container_label(head: bytes) -> str | None:  # noqa: PLR0911 - one question
         return "bmp"
     if head.startswith(b"ID3") and head[3:4] < b"\x10":
         return "mp3"
+    if head.startswith(b"FORM") and head[8:12] in {b"AIFF", b"AIFC"}:
+        return "aiff"
     if head.startswith(b"RIFF"):
         return _RIFF.get(head[8:12])
     if head[4:8] == b"ftyp" and head[:2] == b"\0\0":

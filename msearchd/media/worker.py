@@ -1,4 +1,4 @@
-"""The extract worker's main: serves identify, identify_extract, extract and ocr, one file at a time. Child side.
+"""The extract worker's main: identify, identify_extract, extract, ocr, picture and sound, one file at a time. Child side.
 
 In: requests with a path (bytes) and, but for identify, what was identified before. Out: frames of plain values
 (shapes.py), or {"changed": why} where the bytes are not those that were identified.
@@ -52,6 +52,8 @@ def handlers(rules: ReadRules) -> dict[str, Handler]:
         "identify_extract": lambda request, _: _identify(request, rules, may_extract=True),
         "extract": lambda request, _: _extract(request, rules),
         "ocr": lambda request, _: _ocr(request, rules),
+        "picture": lambda request, _: _picture(request, rules),
+        "sound": lambda request, _: _sound(request),
     }
 
 
@@ -123,6 +125,36 @@ def _ocr(request: Request, rules: ReadRules) -> Result:
         return {"changed": str(event)}
     segments = passages.ocr_segments(text, rules=rules, page=page, offset=request.args["offset"])
     return {**shapes.segments_to_wire(segments), "characters": len(text), "note": note}
+
+
+def _picture(request: Request, rules: ReadRules) -> Result:
+    """Pixels of a picture, or of a page: {"width", "height", "rgb"}."""
+    from msearchd.media import pictures
+
+    found = shapes.identified_from_wire(request.args["identified"])
+    page, short_side = request.args["page"], request.args["short_side"]
+    try:
+        with _whatever_happens(), _opened_again(request.args["path"], found) as source:
+            seen = pictures.picture(source, rules, page=page, short_side=short_side)
+            source.check()
+    except Changed as event:
+        return {"changed": str(event)}
+    return {"width": seen.width, "height": seen.height, "rgb": seen.rgb}
+
+
+def _sound(request: Request) -> Iterator[Result]:
+    """{"pcm"} for each span that the file has; {"changed"} where what was sent before is void."""
+    from msearchd.media import audio
+
+    found = shapes.identified_from_wire(request.args["identified"])
+    rate, spans = request.args["rate"], request.args["spans"]
+    try:
+        with _whatever_happens(), _opened_again(request.args["path"], found) as source:
+            for sound in audio.sounds(source, registry.of(found), rate=rate, spans=spans):
+                yield {"pcm": sound.pcm}
+            source.check()
+    except Changed as event:
+        yield {"changed": str(event)}
 
 
 def _read(source: Source, kind: registry.FileType, rules: ReadRules) -> Extraction:

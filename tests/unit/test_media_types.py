@@ -95,7 +95,8 @@ def test_labels_and_extensions_are_unique():
         ("jpeg", True, (Step.EXTRACT, Step.OCR)),
         ("pdf", False, (Step.EXTRACT,)),
         ("docx", True, (Step.EXTRACT,)),
-        ("mp4", True, ()),
+        ("mp4", True, (Step.EXTRACT, Step.TRANSCRIBE)),
+        ("psd", True, ()),
         ("unknown", True, ()),
     ],
 )
@@ -111,7 +112,8 @@ def test_a_label_that_only_the_detector_knows_is_read_if_it_is_text():
 def test_a_skipped_type_says_why():
     settings = ExtractSettings()
     assert registry.skip_reason(identified("txt"), settings) == ""
-    assert "video" in registry.skip_reason(identified("mp4"), settings)
+    assert registry.skip_reason(identified("mp4"), settings) == ""
+    assert "psd" in registry.skip_reason(identified("psd"), settings)
     assert "rar" in registry.skip_reason(identified("rar"), settings)
     assert "name only" in registry.skip_reason(identified("unknown"), settings)
 

@@ -1,1 +1,0 @@
-"""ffprobe: streams, duration, rotation and tags of audio and video (a later issue)."""

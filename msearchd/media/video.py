@@ -1,1 +1,0 @@
-"""Moving pictures: scenes, frames and their sound in one decode pass (a later issue). Found by name only until then."""
