@@ -3,28 +3,50 @@
 `encode()` sorts, pads and converts once more than we need, so the model's own modules are called with batches that are
 tokenised already; the vectors are encode()'s (a contract test compares). Models that tokenise in a way of their own
 (chat templates, routers, slow tokenizers) go through the model's preprocess, one planned batch a call.
-Never fetches anything; never runs a repository's own code.
+
+    SentenceTransformer   text, image, audio -> one vector    CLIP, SigLIP, CLAP, multimodal models, all of BERT's kin
+    MultiVectorEncoder    text, image, audio -> many vectors  ColBERT, and ColPali in the format of transformers
+    CrossEncoder          pair -> one raw score
+Never fetches anything; never runs a repository's own code; a text is never taken for a path or an address.
 """
 
 from __future__ import annotations
 
-import threading
+import json
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Final, Protocol
 
+from msearchd import errors
 from msearchd.domain.sample import Sample
 from msearchd.inference.worker.engines.base import Embedded, EngineFacts, LoadOrder, Prepared, load_errors, pick_device
+from msearchd.inference.worker.engines.st_media import ManyWay, MediaWay
+from msearchd.inference.worker.engines.st_text import PairWay, TextWay
 
-_INSTALL = "type: pip install 'msearchd[models]'"
+_INSTALL: Final = "type: pip install 'msearchd[models]'"
+#: What a model has to read to serve, in the library's words.
+NEEDS: Final = {"text": "text", "image": "image", "audio": "audio", "page": "image", "rerank": "pair"}
+_KINDS: Final = ("text", "image", "audio")
+
+
+class Way(Protocol):
+    """How samples of one kind go through the loaded model."""
+
+    def prepare(self, samples: Sequence[Sample], *, role: str) -> Prepared:
+        """As Engine.prepare."""
+        ...
+
+    def embed(self, prepared: Prepared, items: Sequence[int], *, width: int) -> Embedded:
+        """As Engine.embed."""
+        ...
 
 
 class SentenceTransformersEngine:
-    """A text bi-encoder."""
+    """Every kind of model that sentence-transformers loads but sparse ones."""
 
     def __init__(self) -> None:
         self._model: Any = None
-        self._prompts: dict[str, str] = {}
-        self._tokens: _FastTokens | _AnyTokens | None = None
+        self._ways: dict[str, Way] = {}
 
     def load(self, order: LoadOrder) -> EngineFacts:
         """As Engine.load."""
@@ -35,7 +57,8 @@ class SentenceTransformersEngine:
 
             torch.set_num_threads(order.threads)
             device = pick_device(order.device)
-            model = sentence_transformers.SentenceTransformer(
+            form = form_of(Path(order.folder), serves=order.serves)
+            model = getattr(sentence_transformers, form)(
                 order.folder,
                 device=device,
                 local_files_only=True,
@@ -45,54 +68,123 @@ class SentenceTransformersEngine:
             model.eval()
             limit = _limit_tokens(model, order.max_tokens)
             self._model = model
-            self._prompts = {"query": order.query_prompt, "document": order.document_prompt}
-            self._tokens = (
-                _FastTokens(model, limit, self._prompts)
-                if _FastTokens.serves(model)
-                else _AnyTokens(model, self._prompts)
-            )
-            dim = self.embed(self.prepare(["dimension"], role="document"), [0], width=16).data.nbytes // 4
+            self._ways = _ways(model, form, limit, order)
+            kind = next(iter(self._ways))
+            dim = 1 if form == "CrossEncoder" else self._dim(kind)
         versions = {
             "sentence-transformers": sentence_transformers.__version__,
             "transformers": transformers.__version__,
             "torch": torch.__version__,
         }
-        return EngineFacts(dim=dim, max_tokens=limit, device=device, dtype=order.dtype, versions=versions)
+        return EngineFacts(
+            dim=dim,
+            max_tokens=limit,
+            device=device,
+            dtype=order.dtype,
+            versions=versions,
+            kinds=tuple(self._ways),
+            multi=form == "MultiVectorEncoder",
+        )
 
     def prepare(self, samples: Sequence[Sample], *, role: str) -> Prepared:
-        """As Engine.prepare."""
-        return self._ready_tokens().prepare([sample for sample in samples if isinstance(sample, str)], role=role)
+        """As Engine.prepare. Raises BadAsset for a kind that the model does not read."""
+        return self._way(kind_of(samples)).prepare(samples, role=role)
 
     def embed(self, prepared: Prepared, items: Sequence[int], *, width: int) -> Embedded:
         """As Engine.embed."""
-        import numpy as np
-        import torch
-
-        with torch.inference_mode():
-            features, task = self._ready_tokens().features(prepared, items, width=width)
-            device = self._model.device
-            features = {name: value.to(device) if hasattr(value, "to") else value for name, value in features.items()}
-            out = self._model(features, **task)["sentence_embedding"]
-            out = torch.nn.functional.normalize(out.float(), p=2, dim=1)
-            rows = np.ascontiguousarray(out.cpu().numpy(), dtype="<f4")
-        return Embedded(memoryview(rows).cast("B"))
+        return self._way(prepared.kind).embed(prepared, items, width=width)
 
     def close(self) -> None:
         """As Engine.close."""
         self._model = None
+        self._ways = {}
 
-    def _ready_tokens(self) -> _FastTokens | _AnyTokens:
-        if self._tokens is None:
-            message = "embed before load"
-            raise RuntimeError(message)
-        return self._tokens
+    def _way(self, kind: str) -> Way:
+        if kind not in self._ways:
+            message = f"this model reads {', '.join(self._ways) or 'nothing before it is loaded'}, not {kind}"
+            raise errors.BadAsset(message)
+        return self._ways[kind]
+
+    def _dim(self, kind: str) -> int:
+        from msearchd.inference.worker.embedding import PROBES
+
+        ready = self.prepare([PROBES[kind]], role="document")
+        out = self.embed(ready, [0], width=ready.lengths[0])
+        return out.data.nbytes // 4 // (out.rows[0] if out.rows else 1)
+
+
+def kind_of(samples: Sequence[Sample]) -> str:
+    """The kind of *samples*: that of the first one, text for none."""
+    names = {"str": "text", "Picture": "image", "Sound": "audio", "Pair": "pair"}
+    return names[type(samples[0]).__name__] if samples else "text"
+
+
+def form_of(folder: Path, *, serves: str) -> str:
+    """The class that loads *folder* for what it *serves*. Raises Misconfigured where it would begin with random weights.
+
+    All three classes load any transformer and put a fresh, untrained head on it where its own is missing.
+    """
+    library = _read_json(folder / "config_sentence_transformers.json")
+    architectures = _read_json(folder / "config.json").get("architectures") or []
+    declared = str(library.get("model_type", ""))
+    modules = _read_json(folder / "modules.json") or []
+    types = " ".join(str(module.get("type", "")) for module in modules) if isinstance(modules, list) else ""
+    if declared == "SparseEncoder" or "Splade" in types:
+        message = f"{folder} makes sparse vectors, for which there is no index"
+        raise errors.Misconfigured(message, key=f"source:{folder}", hint="choose a dense or late-interaction model")
+    if serves == "rerank":
+        if declared != "CrossEncoder" and not any(
+            name.endswith(("ForSequenceClassification", "ForCausalLM")) for name in architectures
+        ):
+            message = f"{folder} is no reranker (it has no head that scores a pair)"
+            raise errors.Misconfigured(
+                message, key=f"source:{folder}", hint='choose a cross-encoder for serves="rerank"'
+            )
+        return "CrossEncoder"
+    is_late = (
+        declared in {"MultiVectorEncoder", "ColBERT"}
+        or "HF_ColBERT" in architectures
+        or any(name.endswith("ForRetrieval") for name in architectures)
+    )
+    if serves == "page" and not is_late:
+        message = f"{folder} is no late-interaction model of pages"
+        raise errors.Misconfigured(
+            message, key=f"source:{folder}", hint='choose ColPali or its kin, or set serves = "image"'
+        )
+    return "MultiVectorEncoder" if is_late else "SentenceTransformer"
+
+
+def _ways(model: Any, form: str, limit: int, order: LoadOrder) -> dict[str, Way]:
+    """One way for each kind that *model* reads; raises Misconfigured where it cannot serve what it is asked to."""
+    prompts = {"query": order.query_prompt, "document": order.document_prompt}
+    ways: dict[str, Way] = {}
+    if form == "CrossEncoder":
+        if model.num_labels != 1:
+            message = f"{order.folder} sorts texts into {model.num_labels} classes; a reranker has one"
+            raise errors.Misconfigured(
+                message, key=f"source:{order.folder}", hint="choose a cross-encoder with one label"
+            )
+        ways["pair"] = PairWay(model, limit)
+        return ways
+    for kind in (kind for kind in _KINDS if kind in model.modalities):
+        if form == "MultiVectorEncoder":
+            ways[kind] = ManyWay(model, kind, limit, prompts)
+        else:
+            ways[kind] = TextWay(model, limit, prompts) if kind == "text" else MediaWay(model, kind)
+    wanted = NEEDS.get(order.serves, "")
+    if wanted not in ways:
+        message = f"{order.folder} reads {', '.join(ways) or 'nothing that we know'}: it cannot serve {order.serves}"
+        raise errors.Misconfigured(message, key=f"source:{order.folder}", hint="correct serves in [[inference.models]]")
+    return ways
 
 
 def _limit_tokens(model: Any, asked: int) -> int:
     """Cut at the least of what the settings, the model and its position table allow; 512 where nobody says."""
     own = model.max_seq_length
-    first = model[0]
-    positions = getattr(getattr(first, "config", None), "max_position_embeddings", None)
+    config = getattr(model[0], "config", None)
+    positions = getattr(config, "max_position_embeddings", None) or getattr(
+        getattr(config, "text_config", None), "max_position_embeddings", None
+    )
     stated = [value for value in (own, asked or None) if isinstance(value, int) and 0 < value < 1_000_000]
     limit = min(stated) if stated else min(positions or 512, 512)
     if limit != own:
@@ -100,94 +192,8 @@ def _limit_tokens(model: Any, asked: int) -> int:
     return limit
 
 
-class _FastTokens:
-    """Tokenise with the Rust tokenizer itself: no padding, no offsets, safe to call from two threads."""
-
-    def __init__(self, model: Any, limit: int, prompts: dict[str, str]) -> None:
-        from tokenizers import Tokenizer
-
-        tokenizer = model.tokenizer
-        # A copy: the library changes truncation and padding of its own on every call; no other thread must meet that.
-        self._tokenizer = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length=limit, direction=tokenizer.truncation_side)
-        self._pad_id = tokenizer.pad_token_id or 0
-        self._pads_left = tokenizer.padding_side == "left"
-        self._has_types = "token_type_ids" in tokenizer.model_input_names
-        self._prompts = prompts
-        self._special_ids = frozenset(tokenizer.all_special_ids)
-        self._prompt_lengths = {role: self._prompt_length(text) for role, text in prompts.items() if text}
-
-    @staticmethod
-    def serves(model: Any) -> bool:
-        """True for a plain text transformer with a Rust tokenizer."""
-        first = model[0]
-        return (
-            type(first).__name__ == "Transformer"
-            and "message" not in getattr(first, "modality_config", {})
-            and getattr(first, "query_expansion", None) is None
-            and getattr(model.tokenizer, "is_fast", False)
-        )
-
-    def prepare(self, texts: Sequence[str], *, role: str) -> Prepared:
-        prompt = self._prompts[role]
-        whole = [prompt + text for text in texts] if prompt else list(texts)
-        encodings = self._tokenizer.encode_batch_fast(whole)
-        items = [(encoding.ids, encoding.type_ids if self._has_types else None) for encoding in encodings]
-        return Prepared(items, [len(ids) for ids, _ in items], role)
-
-    def features(
-        self, prepared: Prepared, items: Sequence[int], *, width: int
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        import numpy as np
-        import torch
-
-        ids: Any = np.full((len(items), width), self._pad_id, dtype=np.int64)
-        mask: Any = np.zeros((len(items), width), dtype=np.int64)
-        types: Any = np.zeros((len(items), width), dtype=np.int64) if self._has_types else None
-        for row, index in enumerate(items):
-            tokens, kinds = prepared.items[index]
-            place = slice(width - len(tokens), width) if self._pads_left else slice(0, len(tokens))
-            ids[row, place] = tokens
-            mask[row, place] = 1
-            if types is not None:
-                types[row, place] = kinds
-        features: dict[str, Any] = {
-            "input_ids": torch.from_numpy(ids),
-            "attention_mask": torch.from_numpy(mask),
-            "modality": "text",
-        }
-        if types is not None:
-            features["token_type_ids"] = torch.from_numpy(types)
-        if prepared.role in self._prompt_lengths:  # for pooling that leaves the prompt out
-            features["prompt_length"] = self._prompt_lengths[prepared.role]
-        return features, {}
-
-    def _prompt_length(self, prompt: str) -> int:
-        ids = self._tokenizer.encode(prompt).ids
-        return len(ids) - (1 if ids and ids[-1] in self._special_ids else 0)  # as Transformer._get_prompt_length
-
-
-class _AnyTokens:
-    """Let the model tokenise each planned batch; lengths are only estimated here."""
-
-    def __init__(self, model: Any, prompts: dict[str, str]) -> None:
-        self._model = model
-        self._prompts = prompts
-        self._alone = threading.Lock()  # such tokenizers promise nothing about threads
-
-    def prepare(self, texts: Sequence[str], *, role: str) -> Prepared:
-        limit = self._model.max_seq_length or 512
-        lengths = [min(limit, 8 + len((self._prompts[role] + text).encode()) // 3) for text in texts]
-        return Prepared(list(texts), lengths, role)
-
-    def features(
-        self, prepared: Prepared, items: Sequence[int], *, width: int
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        del width  # the model pads to its longest
-        task = {"task": prepared.role}
-        # The dict form: a bare string that is a media path or a URL would be opened by multimodal models.
-        texts = [{"text": prepared.items[index]} for index in items]
-        with self._alone:
-            features = self._model.preprocess(texts, prompt=self._prompts[prepared.role] or None, **task)
-        return dict(features), task
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
