@@ -45,6 +45,7 @@ from msearchd.orchestrator.backup import Backup
 from msearchd.orchestrator.control import DaemonControl, Parts
 from msearchd.orchestrator.disk_watch import DiskWatch
 from msearchd.orchestrator.dispatcher import Dispatcher
+from msearchd.orchestrator.document_vectors import DocumentVectors
 from msearchd.orchestrator.embed import EmbedStep
 from msearchd.orchestrator.explain import Explainer
 from msearchd.orchestrator.folders import FolderList
@@ -71,6 +72,7 @@ from msearchd.search.service import SearchService
 from msearchd.settings import Settings
 from msearchd.settings.address import parse_address
 from msearchd.store.client import StoreProcess
+from msearchd.store.vector_cache import VectorCache
 from msearchd.watch.watcher import Watcher
 
 log = structlog.get_logger(__name__)
@@ -227,6 +229,10 @@ class Daemon:
         self._stack.push_async_callback(records.close, data_dir)
         self._database, self._catalog, self._queue = records.database, records.catalog, records.queue
         await self._queue.resume(RESET_REASON)  # killed while it reset: what is left to do is in the queue
+        cache_bytes = self._settings.store.cache_mb << 20
+        self._cache = await VectorCache.open(data_dir / "vector-cache.db", max_bytes=cache_bytes)
+        if self._cache is not None:
+            self._stack.push_async_callback(self._cache.close)
         self._integrity = Integrity(records.database, was_unclean=records.was_unclean, begin_anew=self._begin_anew)
 
     def _begin_anew(self, damage: str) -> None:
@@ -281,7 +287,7 @@ class Daemon:
         embed = EmbedStep(
             catalog=catalog,
             outcomes=outcomes,
-            pool=self._pool,
+            vectors=DocumentVectors(self._pool, self._cache),
             store=self._store,
             spaces=self._spaces,
             content_locks=locks,
@@ -364,6 +370,7 @@ class Daemon:
             store=self._store,
             spaces=self._spaces,
             folders=self._folders,
+            cache=self._cache,
         )
         verifier = Verifier(
             database=database,

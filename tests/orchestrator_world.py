@@ -20,6 +20,7 @@ from msearchd.domain.space import ModelKey, Space, SpaceName, Vectors
 from msearchd.jobs.queue import JobQueue
 from msearchd.media.client import ChangedWhileReading
 from msearchd.orchestrator.arrears import Arrears
+from msearchd.orchestrator.document_vectors import DocumentVectors
 from msearchd.orchestrator.embed import EmbedStep
 from msearchd.orchestrator.folders import FolderList
 from msearchd.orchestrator.intake import Intake
@@ -32,6 +33,7 @@ from msearchd.orchestrator.spaces import Spaces
 from msearchd.orchestrator.steps import Steps
 from msearchd.settings.model import ExtractSettings, QueueSettings
 from msearchd.store.catalog import Catalog
+from msearchd.store.vector_cache import VectorCache
 from msearchd.watch.changes import FileSeen
 
 MINILM = ModelKey("minilm")
@@ -212,9 +214,11 @@ class OrchestratorWorld:
         self.readers = Readers(self.disk)
         self.text_models = (MINILM,)
         self.scans_asked = []
+        self.cache_bytes = 0
 
     async def open(self):
         self.database = await Database.open(self.folder / "msearchd.db")
+        self.cache = await VectorCache.open(self.folder / "vector-cache.db", max_bytes=self.cache_bytes)
         self.catalog = Catalog(self.database)
         await self.catalog.open()
         self.now_ms = 1_000_000
@@ -235,8 +239,8 @@ class OrchestratorWorld:
             ask_for_scan=lambda *place: self.scans_asked.append(place),
         )  # fmt: skip
         self.embed = EmbedStep(
-            catalog=self.catalog, outcomes=self.outcomes, pool=self.models, store=self.store, spaces=self.spaces,
-            content_locks=locks, deadline_s=60,
+            catalog=self.catalog, outcomes=self.outcomes, vectors=DocumentVectors(self.models, self.cache),
+            store=self.store, spaces=self.spaces, content_locks=locks, deadline_s=60,
         )  # fmt: skip
         steps = self.steps
         self.runner = Runner(
@@ -254,6 +258,8 @@ class OrchestratorWorld:
     async def close(self):
         await self.queue.close()
         await self.database.close()
+        if self.cache is not None:
+            await self.cache.close()
 
     async def restarted(self):
         """As after a kill: what was running is given back, nothing else is known but the file and the points."""
@@ -269,7 +275,7 @@ class OrchestratorWorld:
     async def reset(self, what):
         reset = Reset(
             database=self.database, catalog=self.catalog, queue=self.queue, store=self.store, spaces=self.spaces,
-            folders=self.folders(),
+            folders=self.folders(), cache=self.cache,
         )  # fmt: skip
         return await reset.run(what)
 

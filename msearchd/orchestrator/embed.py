@@ -22,11 +22,12 @@ from msearchd import errors
 from msearchd.domain.job import Job
 from msearchd.domain.media import Segment
 from msearchd.domain.space import ModelKey, Point, PointPayload, PointRef, Space
-from msearchd.inference.pool import Lane, Pool, Role
+from msearchd.orchestrator.document_vectors import DocumentVectors
 from msearchd.orchestrator.keyed_locks import KeyedLocks
 from msearchd.orchestrator.outcomes import Outcomes
 from msearchd.orchestrator.spaces import Spaces
 from msearchd.store.catalog import Catalog, ContentRow
+from msearchd.store.vector_cache import key_of
 from msearchd.store.vector_store import VectorStore
 
 log = structlog.get_logger(__name__)
@@ -59,7 +60,7 @@ class EmbedStep:
         *,
         catalog: Catalog,
         outcomes: Outcomes,
-        pool: Pool,
+        vectors: DocumentVectors,
         store: VectorStore,
         spaces: Spaces,
         content_locks: KeyedLocks,
@@ -67,7 +68,7 @@ class EmbedStep:
     ) -> None:
         self._catalog = catalog
         self._outcomes = outcomes
-        self._pool = pool
+        self._vectors = vectors
         self._store = store
         self._spaces = spaces
         self._locks = content_locks
@@ -166,10 +167,8 @@ class EmbedStep:
                 self._catalog.intend_in(c, space.name, piece.content.id)
 
         await self._outcomes.commit(intend)
-        for points, texts in _requests(space, group):
-            vectors = await self._pool.embed(
-                texts, model=space.model, role=Role.DOCUMENT, lane=Lane.BULK, deadline_s=self._deadline_s
-            )
+        for points, texts, keys in _requests(space, group):
+            vectors = await self._vectors.of(texts, keys, space=space, deadline_s=self._deadline_s)
             await self._store.upsert(space.name, points, vectors)
 
         def make_live(c: sqlite3.Connection) -> None:
@@ -182,19 +181,21 @@ class EmbedStep:
         self._spaces.note_upserts(sum(len(piece.segments) for piece in group))
 
 
-def _requests(space: Space, group: Sequence[_Piece]) -> Iterator[tuple[list[Point], list[str]]]:
-    """Points and their texts, at most PASSAGES_PER_REQUEST at a time."""
+def _requests(space: Space, group: Sequence[_Piece]) -> Iterator[tuple[list[Point], list[str], list[bytes]]]:
+    """Points, their texts and the keys of their vectors, at most PASSAGES_PER_REQUEST at a time."""
     points: list[Point] = []
     texts: list[str] = []
+    keys: list[bytes] = []
     for piece in group:
         for segment in piece.segments:
             points.append(point_of(space, piece.content, segment, piece.dirs))
             texts.append(segment.text)
+            keys.append(key_of(piece.content.content_hash, segment))
             if len(points) == PASSAGES_PER_REQUEST:
-                yield points, texts
-                points, texts = [], []
+                yield points, texts, keys
+                points, texts, keys = [], [], []
     if points:
-        yield points, texts
+        yield points, texts, keys
 
 
 def point_of(space: Space, content: ContentRow, segment: Segment, dirs: tuple[int, ...]) -> Point:

@@ -3,6 +3,8 @@
 index      vectors, texts and contents; files stay known and are read again
 database   all of that, and the files and folders known, the queue; the list of watched folders stays
 all        everything, the list of added folders too (those of the configuration come back by themselves)
+
+What bytes are known to embed to (the vector cache) outlives the first two, so that they cost reading and no inference.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from msearchd.jobs.queue import JobQueue
 from msearchd.orchestrator.folders import FolderList
 from msearchd.orchestrator.spaces import Spaces
 from msearchd.store.catalog import Catalog
+from msearchd.store.vector_cache import VectorCache
 from msearchd.store.vector_store import VectorStore
 
 log = structlog.get_logger(__name__)
@@ -44,6 +47,7 @@ class Reset:
         store: VectorStore,
         spaces: Spaces,
         folders: FolderList,
+        cache: VectorCache | None = None,
     ) -> None:
         self._database = database
         self._catalog = catalog
@@ -51,6 +55,7 @@ class Reset:
         self._store = store
         self._spaces = spaces
         self._folders = folders
+        self._cache = cache
 
     async def run(self, what: ResetType) -> str:
         """Do it; return what was done, as a sentence. Killed in between, the next start compares and repairs."""
@@ -64,6 +69,8 @@ class Reset:
             self._spaces.forget()
             for space in await self._store.spaces():
                 await self._store.drop(space)
+            if what == "all" and self._cache is not None:
+                await self._cache.clear()
         finally:
             try:
                 if what != "index":

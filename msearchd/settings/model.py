@@ -252,6 +252,11 @@ class StoreSettings(_Section):
         default=20_000, ge=1000, description="Spaces with more points are quantized (TurboQuant 4 bit, rescored)."
     )
     timeout_s: float = Field(default=60.0, gt=0, description="Time limit for one store operation.")
+    cache_mb: int = Field(
+        default=512,
+        ge=0,
+        description="Vectors remembered beyond the index, so that known bytes are never embedded twice; 0 keeps none.",
+    )
 
 
 class SearchSettings(_Section):

@@ -13,6 +13,7 @@ from msearchd.domain.asset import AssetId
 from msearchd.domain.job import Job, JobId, Priority, Step
 from msearchd.domain.media import Segment, SegmentKind
 from msearchd.domain.space import ModelKey, Space, SpaceName
+from msearchd.orchestrator.document_vectors import DocumentVectors
 from msearchd.orchestrator.embed import PASSAGES_PER_REQUEST, EmbedStep
 from msearchd.orchestrator.keyed_locks import KeyedLocks
 from msearchd.orchestrator.runner import Runner
@@ -32,7 +33,7 @@ class World:
         self.step = EmbedStep(
             catalog=self,
             outcomes=self,
-            pool=self,
+            vectors=DocumentVectors(self),
             store=self,
             spaces=self,
             content_locks=KeyedLocks(),

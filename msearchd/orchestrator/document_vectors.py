@@ -1,0 +1,63 @@
+"""Vectors of what is indexed: from the cache where they are known, from the model where they are not.
+
+In: samples, and the key of each. Out: Vectors in their order, and a cache that knows them from now on, before the points
+are live: killed in between, the next life computes nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msearchd.domain.sample import Sample
+from msearchd.domain.space import Space, Vectors
+from msearchd.inference.pool import Lane, Pool, Role
+from msearchd.store.vector_cache import VectorCache
+
+
+class DocumentVectors:
+    """Shared by all embed steps; without a cache it is the pool."""
+
+    def __init__(self, pool: Pool, cache: VectorCache | None = None) -> None:
+        self._pool = pool
+        self._cache = cache
+
+    async def known(self, keys: Sequence[bytes], *, space: Space) -> list[bytes | None]:
+        """float32[rows, space.dim] of each key as bytes; None where it must be computed: decode only what is None."""
+        if self._cache is None:
+            return [None] * len(keys)
+        return await self._cache.get(space, keys)
+
+    async def of(self, samples: Sequence[Sample], keys: Sequence[bytes], *, space: Space, deadline_s: float) -> Vectors:
+        """float32[n, space.dim] of *samples*, all of one kind; several rows each in a multi space. Raises as Pool.embed."""
+        found = await self.known(keys, space=space)
+        missing = [place for place, known in enumerate(found) if known is None]
+        if missing:
+            vectors = await self._pool.embed(
+                [samples[place] for place in missing],
+                model=space.model,
+                role=Role.DOCUMENT,
+                lane=Lane.BULK,
+                deadline_s=deadline_s,
+            )
+            if self._cache is not None:
+                await self._cache.put(space, [keys[place] for place in missing], vectors)
+            if len(missing) == len(samples):
+                return vectors
+            for place, own in zip(missing, _each(vectors), strict=True):
+                found[place] = own
+        return together([own for own in found if own is not None], space=space)
+
+
+def together(each: Sequence[bytes], *, space: Space) -> Vectors:
+    """One Vectors of the rows of each sample."""
+    counts = tuple(len(own) // (space.dim * 4) for own in each)
+    return Vectors(b"".join(each), sum(counts), space.dim, rows=counts if space.multi else None)
+
+
+def _each(vectors: Vectors) -> list[bytes]:
+    found, at = [], 0
+    for count in vectors.rows or (1,) * vectors.count:
+        end = at + count * vectors.dim * 4
+        found.append(bytes(vectors.data[at:end]))
+        at = end
+    return found

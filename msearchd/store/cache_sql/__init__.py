@@ -1,0 +1,1 @@
+"""SQL of the vector cache: numbered migrations and named queries."""
