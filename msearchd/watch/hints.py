@@ -35,6 +35,11 @@ class Hint(NamedTuple):
     seen_at: float = 0.0
 
 
+def new_hint(fields: tuple[RootId, bytes, bool, int, float]) -> Hint:
+    """The same as `Hint(*fields)` at half the cost: one is made of every event."""
+    return tuple.__new__(Hint, fields)
+
+
 @dataclass(frozen=True, slots=True)
 class Entered:
     """What a source says of a directory that is about to be listed.

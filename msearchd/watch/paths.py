@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def join(folder: bytes, name: bytes) -> bytes:
     """*name* in *folder*; either may be empty."""
@@ -32,3 +34,12 @@ def ancestors(path: bytes) -> list[bytes]:
         path = parent(path)
         out.append(path)
     return out
+
+
+def common_folder(names: Sequence[bytes]) -> bytes:
+    """The deepest folder in which all of *names* lie (a folder, written with "/" at its end, lies in itself); at least one."""
+    low, high = min(names).split(b"/")[:-1], max(names).split(b"/")[:-1]
+    common = 0
+    while common < min(len(low), len(high)) and low[common] == high[common]:
+        common += 1
+    return b"/".join(low[:common])

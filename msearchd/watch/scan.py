@@ -34,6 +34,7 @@ _SLICE_S: Final = 0.02
 _SLICE_ENTRIES: Final = 2000
 _SLICE_DIRS: Final = 64
 _MAX_QUICK_DIRS: Final = 20_000
+_MAX_FOLDERS: Final = 5000  # where one walk begins; 1 MB
 
 
 class ScanJob:
@@ -42,7 +43,7 @@ class ScanJob:
     def __init__(self, context: RootContext, *, path: bytes, folders: tuple[bytes, ...], kind: ScanKind) -> None:
         self.context = context
         self.path = path
-        self.kind = kind
+        self.kind: ScanKind = kind
         self.is_forced = False
         self.accepts_losses = False
         #: Known folders still to be looked at, and those found changed; phase 1 only.
@@ -74,8 +75,10 @@ class ScanJob:
         return self.began_at is not None
 
     def add(self, folders: tuple[bytes, ...]) -> None:
-        """Walk these too; only before it has begun."""
+        """Walk these too; only before it has begun. Too many of them become the folder that holds them all."""
         self.folders += folders
+        if len(self.folders) > _MAX_FOLDERS:
+            self.folders, self.kind = (paths.common_folder([folder + b"/" for folder in self.folders]),), "repair"
         self.stack = list(reversed(self.folders))
 
     @property

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from msearchd.domain.asset import RootId, StatFingerprint
-from msearchd.watch import hints
+from msearchd.watch import hints, paths
 from msearchd.watch.hints import Hint
 from msearchd.watch.partial import is_partial
 
@@ -324,8 +324,8 @@ class Settler:
         self._schedule(directory, whole)
 
     def _collapse_root(self, root: RootId, now: float) -> None:
-        paths = [key[1] for key in self._waiting if key[0] == root]
-        self._speak_for_tree((root, _common_directory(paths)), None, now)
+        names = [key[1] for key in self._waiting if key[0] == root]
+        self._speak_for_tree((root, paths.common_folder(names)), None, now)
 
     def _speak_for_tree(self, top: _Key, prefix: bytes | None, now: float) -> None:
         """Replace everything waiting at and below *top* by one recursive entry for it."""
@@ -348,11 +348,3 @@ class Settler:
 
 def _parent(key: _Key) -> _Key:
     return (key[0], key[1].rpartition(b"/")[0])
-
-
-def _common_directory(paths: list[bytes]) -> bytes:
-    low, high = min(paths).split(b"/")[:-1], max(paths).split(b"/")[:-1]
-    common = 0
-    while common < min(len(low), len(high)) and low[common] == high[common]:
-        common += 1
-    return b"/".join(low[:common])

@@ -97,6 +97,7 @@ class Watcher:
         self._tickets: list[Ticket] = []
         self._wake = asyncio.Event()
         self._last_event_ms = 0
+        self._is_scans_turn = False
         self._tend_at = self._cursor_at = 0.0
 
     # -- public --------------------------------------------------------------------------------------------------------
@@ -230,10 +231,16 @@ class Watcher:
             await self._keeper.tend(now=now)
         if self._tickets and await self._serve_tickets():
             return True
+        job = self._scans.next(now=now, is_open=lambda root: self._roots[root].is_open)
+        # A burst makes hints without end, and the folders that it made wait: they take turns.
+        is_scans_turn, self._is_scans_turn = self._is_scans_turn, not self._is_scans_turn
+        if is_scans_turn and job is not None and job.kind == "live":
+            await self._step(job)
+            return True
         if settled := self._settler.due(now=time.monotonic()):
             await self._resolve(settled)
             return True
-        if (job := self._scans.next(now=now, is_open=lambda root: self._roots[root].is_open)) is not None:
+        if job is not None:
             await self._step(job)
             return True
         return False

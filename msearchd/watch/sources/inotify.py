@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -24,7 +25,8 @@ import structlog
 from msearchd import errors
 from msearchd.domain.asset import Root, RootId
 from msearchd.watch import hints, paths
-from msearchd.watch.hints import Coverage, Entered, Hint, SourceHealth
+from msearchd.watch.backlog import HintBacklog
+from msearchd.watch.hints import Coverage, Entered, Hint, SourceHealth, new_hint
 from msearchd.watch.sources import inotify_abi as abi
 from msearchd.watch.sources.drain_process import DrainProcess
 from msearchd.watch.sources.sweep import Sweep
@@ -80,7 +82,7 @@ class InotifySource:
         self._cookie_count = 0
         self._bases: dict[RootId, bytes] = {}
         self._tree = WatchTree(self._unwatch)
-        self._hints: list[Hint] = []
+        self._hints = HintBacklog()
         self._drain: DrainProcess | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._sweep = Sweep(self._tree, self._bases, self._hint)
@@ -88,7 +90,6 @@ class InotifySource:
         self._limit = abi.watch_limit()
         self._is_down = ""
         self._last_loss = (0, "")
-        self._read_at = 0.0
         self.coverage: Coverage = _Coverage(self._enter, self._tree.drop)
 
     async def add_root(self, root: Root) -> None:
@@ -105,8 +106,7 @@ class InotifySource:
 
     def hints(self) -> list[Hint]:
         """All hints since the last call."""
-        taken, self._hints = self._hints, []
-        return taken
+        return self._hints.take()
 
     async def barrier(self, *, deadline_s: float) -> bool:
         """True once every event of operations that ended before the call is among the hints. False: not in time."""
@@ -229,56 +229,61 @@ class InotifySource:
 
     # -- events (loop) -------------------------------------------------------------------------------------------------
 
-    def _on_events(self, buffer: bytes | bytearray) -> None:
-        self._read_at = time.time()
+    def _on_events(self, buffer: bytes) -> None:
+        # The books may change meanwhile: what moves is compared after the move, and these events came before it.
+        places: dict[int, Place | None] = {}
+        put, meaning = self._hints.put, _meaning
         for wd, mask, name in abi.parse(buffer):
-            if wd == self._cookie_wd:
-                future = self._cookies.get(name)
-                if future is not None and not future.done():
-                    # The waiter runs after this callback, so the hints of this buffer are complete up to here.
-                    future.set_result(None)
-            elif mask & abi.Q_OVERFLOW:
-                self._overflows += 1
-                self._lost("the kernel's queue overflowed")
-            elif mask & abi.IGNORED:
-                place = self._tree.ignored(wd)
-                if place is not None and not place[1]:
-                    self._hint(Hint(*place, is_recursive=True, flags=hints.LOST | hints.DIR))
+            if wd not in places:
+                places[wd] = self._place(wd)
+            place = places[wd]
+            if place is not None and name:
+                folder = place[1]
+                flags, is_new_dir = meaning(mask)
+                put(new_hint((place[0], folder + b"/" + name if folder else name, is_new_dir, flags, 0.0)))
             else:
-                self._on_event(wd, mask, name)
+                self._on_rare_event(wd, mask, name, place)
+                places.pop(wd, None)
         if self._hints:
             self._notify()
 
-    def _on_event(self, wd: int, mask: int, name: bytes) -> None:
-        place = self._tree.place_of(wd)
-        if place is None:
-            if wd > self._tree.highest_wd:
-                self._lost("an event came of a watch that is not in the books")
-            return  # else we ended this watch: what it speaks of is handled
-        self._tree.note_change(wd, now_s=self._read_at)
-        if not name:
+    def _place(self, wd: int) -> Place | None:
+        if wd == self._cookie_wd or wd < 0:
+            return None
+        place = self._tree.place_of(wd, now_s=time.time())
+        if place is None and wd > self._tree.highest_wd:
+            self._lost("an event came of a watch that is not in the books")
+        return place  # None: we ended this watch, what it speaks of is handled
+
+    def _on_rare_event(self, wd: int, mask: int, name: bytes, place: Place | None) -> None:
+        if wd == self._cookie_wd:
+            future = self._cookies.get(name)
+            if future is not None and not future.done():
+                # The waiter runs after this callback, so the hints of this buffer are complete up to here.
+                future.set_result(None)
+        elif mask & abi.Q_OVERFLOW:
+            self._overflows += 1
+            self._lost("the kernel's queue overflowed")
+        elif mask & abi.IGNORED:
+            ended = self._tree.ignored(wd)
+            if ended is not None and not ended[1]:
+                self._hint(Hint(*ended, is_recursive=True, flags=hints.LOST | hints.DIR))
+        elif place is not None:
             self._on_self_event(place, mask)
-            return
-        flags = 0
-        for bit, flag in _FLAGS:
-            if mask & bit:
-                flags |= flag
-        is_new_dir = bool(mask & abi.ISDIR and mask & (abi.CREATE | abi.MOVED_TO))
-        self._hints.append(Hint(place[0], paths.join(place[1], name), is_new_dir, flags))
 
     def _on_self_event(self, place: Place, mask: int) -> None:
         if mask & abi.UNMOUNT or not place[1]:  # a root that moved, went, or had its rights changed
-            self._hints.append(Hint(*place, is_recursive=True, flags=hints.LOST | hints.DIR))
+            self._hints.put(Hint(*place, is_recursive=True, flags=hints.LOST | hints.DIR))
 
     def _hint(self, hint: Hint) -> None:
-        self._hints.append(hint)
+        self._hints.put(hint)
         self._notify()
 
     def _lost(self, reason: str) -> None:
         log.warning("watch events lost, scanning", backend=self.name, reason=reason)
         self._last_loss = (time.time_ns() // 1_000_000, f"{reason}: everything was compared once more")
         for root in self._bases:
-            self._hints.append(Hint(root, b"", is_recursive=True, flags=hints.LOST | hints.DIR))
+            self._hints.put(Hint(root, b"", is_recursive=True, flags=hints.LOST | hints.DIR))
         self._notify()
 
     # -- watches (scanning thread) -------------------------------------------------------------------------------------
@@ -316,6 +321,16 @@ class InotifySource:
             return False
         here = os.fstat(fd)
         return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+
+
+@functools.cache
+def _meaning(mask: int) -> tuple[int, bool]:
+    """(flags of the hint, whether a directory is new there). There are some dozens of masks."""
+    flags = 0
+    for bit, flag in _FLAGS:
+        if mask & bit:
+            flags |= flag
+    return flags, bool(mask & abi.ISDIR and mask & (abi.CREATE | abi.MOVED_TO))
 
 
 class _Coverage:

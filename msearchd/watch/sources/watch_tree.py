@@ -83,11 +83,14 @@ class WatchTree:
             if top is not None:
                 self._forget(top)
 
-    def place_of(self, wd: int) -> Place | None:
-        """Where the directory of *wd* was last seen; None if it is not ours (any more)."""
+    def place_of(self, wd: int, *, now_s: float = 0.0) -> Place | None:
+        """Where the directory of *wd* was last seen; None if it is not ours (any more). *now_s*: it changed (UTC)."""
         with self.lock:
             node = self._by_wd.get(wd)
-            return (node.root, node.path()) if node is not None else None
+            if node is None:
+                return None
+            node.changed_s = now_s or node.changed_s
+            return (node.root, node.path())
 
     def watched(self) -> list[Node]:
         """Every directory with a watch, but for the tops of roots: those keep theirs."""
@@ -106,12 +109,6 @@ class WatchTree:
                 return False
             self._set_wd(node, None)
             return True
-
-    def note_change(self, wd: int, *, now_s: float) -> None:
-        """An event of *wd* came: who changes keeps its watch."""
-        node = self._by_wd.get(wd)
-        if node is not None:
-            node.changed_s = now_s
 
     def paths_of(self, root: RootId) -> list[tuple[bytes, int | None]]:
         """All of a root, for tests and status."""
