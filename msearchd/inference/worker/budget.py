@@ -57,6 +57,7 @@ class Budget:
     cost: int
     max_batch_s: float | None = None  # None: a device where nobody waits for one batch
     cost_per_s: float = 0.0
+    rates: int = 0  # batches behind it; those of a warm-up do not count
     shortage_at: float = float("inf")  # cost that did not fit in memory; forgotten slowly
     trial: int = 0  # the size that is compared with `cost`; 0: settled
     turned: bool = False  # growing did not help, shrinking is tried
@@ -68,6 +69,10 @@ class Budget:
         """What a successor may begin with, and what people see: cost units of a batch, and of a second."""
         learned = {"cost": float(self.cost), "cost_per_s": round(self.cost_per_s, 1), "settled": float(not self.trial)}
         return learned if self.shortage_at == float("inf") else {**learned, "shortage_at": self.shortage_at}
+
+    def after_warm_up(self) -> Budget:
+        """As after the first batches, whose speed is not that of the work to come."""
+        return replace(self, rates=0)
 
     def sizes(self) -> tuple[int, ...]:
         """Padded cost of the next bulk batches, in turns: what fits, and is over in time."""
@@ -87,8 +92,10 @@ class Budget:
         rate = used / max(seconds, 1e-6)
         # Small batches measure overhead, not the device.
         known = self.cost_per_s
-        speed = known if used < _LEAST_COST and known else 0.8 * known + 0.2 * rate if known else rate
-        now = replace(self, cost_per_s=speed)
+        if used >= min(_LEAST_COST, self.cost) or not known:
+            share = max(0.2, 1 / (1 + self.rates))
+            known += share * (rate - known)
+        now = replace(self, cost_per_s=known, rates=self.rates + 1)
         target = target or used
         if used < 0.7 * target:
             return now

@@ -62,6 +62,7 @@ class Worker:
             long = self._engine.prepare([text] * max(1, budget.cost // width // 2), role="document")
             for batch in self._plan("text", long.lengths, budget.cost):
                 self._attempt("text", long, batch)
+            self._budgets["text"] = self._budgets["text"].after_warm_up()
 
     def prepare_ahead(self, request: serve.Request) -> None:
         """Begin to make a bulk request ready while an earlier one computes. Called on the reader thread."""

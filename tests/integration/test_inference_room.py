@@ -1,0 +1,182 @@
+"""Memory, devices and questions: who is loaded, where, and who waits, with workers of the fake engine."""
+
+import asyncio
+import json
+import time
+
+import pytest
+from inference_fakes import MODEL, embed, expected, fake_model, fake_pool, rows
+from test_inference_pool import until
+
+from msearchd import errors
+from msearchd.domain.space import ModelKey
+from msearchd.inference.devices import Accelerator, visible_indices
+from msearchd.inference.learned import Figures, FiguresFile
+from msearchd.inference.pool import Lane, Role
+
+ONE, TWO = ModelKey("one"), ModelKey("two")
+
+
+def two_models(tmp_path, **changes):
+    return [fake_model(tmp_path, name, **changes) for name in (ONE, TWO)]
+
+
+def loaded(pool):
+    return {model.name for model in pool.snapshot().models if model.pid is not None}
+
+
+async def test_a_question_gets_its_model_though_another_one_is_busy_for_long(tmp_path):
+    async with fake_pool(tmp_path, *two_models(tmp_path, batch_tokens=64), max_loaded=1) as pool:
+        texts = [f"@slow passage {number}" for number in range(1500)]  # 30 s of work
+        indexing = asyncio.create_task(embed(pool, texts, model=ONE), name="indexing")
+        await until(lambda: pool.snapshot().models[0].passages > 0)
+        began = time.monotonic()
+        answer = await embed(pool, ["question"], model=TWO, lane=Lane.INTERACTIVE, role=Role.QUERY)
+        assert rows(answer) == expected(["question"])
+        assert time.monotonic() - began < 15
+        assert not indexing.done()
+        before = pool.snapshot().models[0].passages
+        await until(lambda: pool.snapshot().models[0].passages > before)  # and indexing goes on after it
+        indexing.cancel()
+
+
+async def test_no_more_models_are_loaded_than_the_settings_allow(tmp_path):
+    async with fake_pool(tmp_path, *two_models(tmp_path), max_loaded=1) as pool:
+        for name in (ONE, TWO, ONE):
+            await embed(pool, ["a"], model=name)
+            assert loaded(pool) == {name}
+        assert not pool.fit_together([ONE, TWO])
+
+
+async def test_models_of_one_group_are_never_loaded_together(tmp_path):
+    async with fake_pool(tmp_path, *two_models(tmp_path, group="big")) as pool:
+        for name in (ONE, TWO):
+            await embed(pool, ["a"], model=name)
+            assert loaded(pool) == {name}
+
+
+async def test_many_callers_of_models_that_do_not_fit_together_are_all_served(tmp_path):
+    async with fake_pool(tmp_path, *two_models(tmp_path), max_loaded=1) as pool:
+        seen = []
+
+        async def ask(number):
+            answer = await embed(pool, [f"text {number}"], model=(ONE, TWO)[number % 2])
+            seen.append(len(loaded(pool)))
+            return rows(answer)
+
+        answers = await asyncio.gather(*(ask(number) for number in range(20)))
+    assert answers == [expected([f"text {number}"]) for number in range(20)]
+    assert max(seen) == 1
+
+
+async def test_a_pinned_model_of_the_settings_is_not_unloaded_for_another(tmp_path):
+    models = two_models(tmp_path)
+    models[0] = models[0].model_copy(update={"pinned": True})
+    async with fake_pool(tmp_path, *models, max_loaded=1) as pool:
+        await embed(pool, ["a"], model=ONE)
+        with pytest.raises(errors.RetryLater):
+            await embed(pool, ["a"], model=TWO, deadline_s=1)
+        assert loaded(pool) == {ONE}
+
+
+async def test_each_model_is_kept_as_long_as_its_own_setting_says(tmp_path):
+    models = two_models(tmp_path)
+    models[0] = models[0].model_copy(update={"idle_unload_s": 0.2})
+    async with fake_pool(tmp_path, *models, idle_unload_s=0.0) as pool:
+        for name in (ONE, TWO):
+            await embed(pool, ["a"], model=name)
+        await until(lambda: loaded(pool) == {TWO})
+
+
+async def test_a_load_that_lacks_memory_unloads_who_is_idle_and_is_tried_once_more(tmp_path):
+    models = two_models(tmp_path)
+    async with fake_pool(tmp_path, *models) as pool:
+        await embed(pool, ["a"], model=ONE)
+        with open(f"{models[1].source}/short-of-memory", "w"):
+            pass
+        assert rows(await embed(pool, ["a"], model=TWO)) == expected(["a"])
+        assert loaded(pool) == {TWO}
+
+
+async def test_what_was_measured_is_remembered_and_damage_to_it_costs_nothing(tmp_path):
+    model = fake_model(tmp_path, ballast_mb=40, batch_tokens=0)
+    async with fake_pool(tmp_path, model) as pool:
+        await embed(pool, [f"text {number} " * 40 for number in range(300)])
+        status = pool.snapshot().models[0]
+        assert status.cost_unit == "tokens"
+        assert 1 <= status.batch_cost <= 1024  # more is out of memory in this engine
+        assert status.throughput > 0
+        assert status.loads == 1
+    file = tmp_path / "state" / "models.json"
+    (key,) = json.loads(file.read_text())["models"]
+    figures = FiguresFile(file).get(key)
+    assert figures.host_bytes > 40 << 20
+    assert figures.batches["text"]["cost"] == status.batch_cost
+    async with fake_pool(tmp_path, model) as pool:
+        await pool.preload(MODEL)
+        assert pool.snapshot().models[0].batch_cost <= 1024  # no warm-up beyond what was learned to fail
+    file.write_text('{"format": 1, "models": {"x": 3}}')
+    async with fake_pool(tmp_path, model) as pool:
+        assert rows(await embed(pool, ["a"])) == expected(["a"])
+    assert FiguresFile(file).get(key).load_s > 0
+
+
+def test_memory_that_was_measured_grows_at_once_and_shrinks_slowly():
+    figures = (
+        Figures().seen(host_bytes=100, device_bytes=0, load_s=1.0).seen(host_bytes=200, device_bytes=0, load_s=2.0)
+    )
+    assert (figures.host_bytes, figures.load_s) == (200, 2.0)
+    assert figures.seen(host_bytes=100, device_bytes=0, load_s=1.0).host_bytes == 175
+
+
+class Gpus:
+    """Two devices of 8 GiB, the first half full of somebody else's."""
+
+    def __init__(self):
+        self.free = {"cuda:0": 4 << 30, "cuda:1": 8 << 30}
+
+    def __call__(self):
+        return [Accelerator(name, name[-1], 8 << 30, free) for name, free in self.free.items()]
+
+
+async def test_models_go_to_the_gpu_with_most_free_memory_and_their_workers_see_that_one_alone(tmp_path):
+    async with fake_pool(tmp_path, *two_models(tmp_path), look=Gpus()) as pool:
+        await embed(pool, ["a"], model=ONE)
+        assert pool.snapshot().models[0].device == "cuda:1"
+        facts = await pool._models[ONE][0].ready()
+        assert facts["versions"]["visible"] == "1"
+
+
+async def test_a_model_that_fits_on_no_gpu_runs_on_the_cpu_unless_a_gpu_was_asked_for(tmp_path):
+    gpus = Gpus()
+    gpus.free = {"cuda:0": 100 << 20}
+    models = two_models(tmp_path)
+    models[1] = models[1].model_copy(update={"device": "cuda"})
+    async with fake_pool(tmp_path, *models, look=gpus) as pool:
+        await embed(pool, ["a"], model=ONE)
+        assert pool.snapshot().models[0].device == "cpu"
+        with pytest.raises(errors.Misconfigured, match="cuda:0 has"):
+            await embed(pool, ["a"], model=TWO)
+
+
+async def test_a_hot_model_gets_a_copy_on_another_gpu_and_all_its_work_is_done(tmp_path):
+    model = fake_model(tmp_path, batch_tokens=256, copies=2)
+    async with fake_pool(tmp_path, model, look=Gpus()) as pool:
+        await embed(pool, [f"@slow {number}" for number in range(20)])
+        texts = [f"@slow passage {number}" for number in range(600)]
+        calls = [texts[start : start + 20] for start in range(0, 600, 20)]
+        tasks = []
+        for call in calls:
+            tasks.append(asyncio.create_task(embed(pool, call)))
+            await asyncio.sleep(0.03)
+        answers = await asyncio.gather(*tasks)
+        assert [row for answer in answers for row in rows(answer)] == expected(texts)
+        assert pool.snapshot().models[0].copies == 2
+        assert pool.snapshot().models[0].device == "cuda:1 cuda:0"
+
+
+def test_the_devices_that_the_environment_leaves_are_numbered_as_cuda_does():
+    assert visible_indices(4, {}) == (0, 1, 2, 3)
+    assert visible_indices(4, {"CUDA_VISIBLE_DEVICES": "2,0"}) == (2, 0)
+    assert visible_indices(4, {"CUDA_VISIBLE_DEVICES": ""}) == ()
+    assert visible_indices(4, {"CUDA_VISIBLE_DEVICES": "1,9,0"}) == (1,)
