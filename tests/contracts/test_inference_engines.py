@@ -18,10 +18,11 @@ from msearchd.domain.space import ModelKey
 from msearchd.inference import environments
 from msearchd.inference.pool import Lane, Pool, Role
 from msearchd.inference.weights import find_weights
-from msearchd.inference.worker.engines import ENGINES
 from msearchd.settings.model import EmbeddingModel, InferenceSettings
 
 SOURCE = "sentence-transformers/all-MiniLM-L6-v2"
+#: Those that load a checkpoint of torch; the others have suites beside this one.
+TEXT_ENGINES = ("infinity", "sentence_transformers")
 REPOSITORY = Path(__file__).parents[2]
 PLAIN, PROMPTED, DAMAGED = ModelKey("plain"), ModelKey("prompted"), ModelKey("damaged")
 TEXTS = [
@@ -69,7 +70,7 @@ def pool_of(tmp_path, engine, *, python="", uses_forkserver=True) -> Pool:
     )
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=sorted(ENGINES))
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=TEXT_ENGINES)
 async def pool(request, tmp_path_factory):
     pool = pool_of(tmp_path_factory.mktemp("state"), request.param, python=interpreter(request.param))
     yield pool
@@ -89,7 +90,7 @@ def reports():
         "INFINITY_HOME": str(Path(tempfile.gettempdir()) / "msearchd-test-infinity"),
     }
     found = {}
-    for engine in ENGINES:
+    for engine in TEXT_ENGINES:
         command = [
             interpreter(engine),
             "-W",
@@ -171,7 +172,7 @@ async def test_a_warm_worker_reports_what_runs(pool):
     assert status.resident_bytes > 100 << 20
 
 
-@pytest.mark.parametrize("engine", sorted(ENGINES))
+@pytest.mark.parametrize("engine", TEXT_ENGINES)
 def test_an_error_inside_the_engine_is_raised_and_the_next_call_works(engine, reports):
     """infinity's threads die of any exception and its callers hang; ours must not."""
     report = reports[engine]

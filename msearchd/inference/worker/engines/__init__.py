@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 ENGINES: Final[dict[str, tuple[str, str]]] = {
     "infinity": ("msearchd.inference.worker.engines.infinity", "InfinityEngine"),
     "sentence_transformers": ("msearchd.inference.worker.engines.sentence_transformers", "SentenceTransformersEngine"),
+    "onnx": ("msearchd.inference.worker.engines.onnx", "OnnxEngine"),
+    "whisper": ("msearchd.inference.worker.engines.whisper", "WhisperEngine"),
 }
 
 #: Modules that a fork server imports ahead for an engine; all of them costs seconds of CPU once.
