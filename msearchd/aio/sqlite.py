@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -22,8 +21,9 @@ import structlog
 from msearchd import errors
 from msearchd.aio import sqlite_care
 from msearchd.aio.sqlite_care import connect, on_thread
-from msearchd.aio.sqlite_errors import BUSY_TIMEOUT_MS, DamagedDatabase, sqlite_errors, translated
+from msearchd.aio.sqlite_errors import DamagedDatabase, sqlite_errors, translated
 from msearchd.aio.sqlite_schema import migrate, named_queries, statements
+from msearchd.aio.sqlite_transaction import Operation, checkpoint, in_one_snapshot, in_one_transaction
 
 __all__ = [
     "DamagedDatabase",
@@ -39,13 +39,16 @@ __all__ = [
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-Operation = Callable[[sqlite3.Connection], T]
 
 #: Bounds one transaction (about 30 ms of work), so that a reader of the WAL and the next tick wait no longer.
 _GROUP_MAX: Final = 2000
 #: 4000 pages halve the p99 of commits against 1000 (research: checkpoint stalls); the size limit returns the rest.
 _AUTOCHECKPOINT_PAGES: Final = 4000
 _JOURNAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
+#: A log that readers kept from beginning anew is emptied at this size, in a moment without readers.
+_LOG_MAX_BYTES: Final = 128 * 1024 * 1024
+_LOG_LOOK_EVERY: Final = 64
+_LOG_PATIENCE_S: Final = 2.0
 #: Quiet time after which commits are synced to the disk: what a power cut can undo is younger than this.
 _IDLE_S: Final = 3.0
 #: Free pages given back in one transaction: about 5 ms.
@@ -70,6 +73,8 @@ class Database:
         self._wake = asyncio.Event()
         self._is_closing = False
         self._needs_checkpoint = False
+        self._groups = 0
+        self._trouble = ""
         self._damage = ""
         self._is_damaged = asyncio.Event()
         self._owner = asyncio.create_task(self._own_writer(), name="sqlite-writer")
@@ -140,7 +145,7 @@ class Database:
         except errors.RetryLater:
             self._readers.put_nowait(connection)
             raise
-        reading = asyncio.ensure_future(on_thread(connection, lambda c: _in_one_snapshot(c, operation)))
+        reading = asyncio.ensure_future(on_thread(connection, lambda c: in_one_snapshot(c, operation)))
         reading.add_done_callback(lambda _: self._readers.put_nowait(connection))
         try:
             with sqlite_errors():
@@ -171,7 +176,7 @@ class Database:
         if not self._needs_checkpoint:
             return
         with sqlite_errors():
-            if await on_thread(self._writer, _checkpoint):
+            if await on_thread(self._writer, checkpoint):
                 self._needs_checkpoint = False
 
     async def backup(self, target: Path) -> None:
@@ -187,6 +192,11 @@ class Database:
         On a connection of its own: it may take seconds, and readers go on.
         """
         return await sqlite_care.problems(self.path, is_quick=is_quick)
+
+    @property
+    def trouble(self) -> str:
+        """Why the last transaction could not be written, as a sentence; empty once one was."""
+        return self._trouble
 
     async def wait_damaged(self) -> str:
         """Return what SQLite said once it has called the file damaged in an operation."""
@@ -250,7 +260,7 @@ class Database:
     async def _run(self, group: list[_Pending]) -> None:
         operations = [operation for operation, _ in group]
         outcomes: list[Any]
-        running = asyncio.ensure_future(on_thread(self._writer, lambda c: _in_one_transaction(c, operations)))
+        running = asyncio.ensure_future(on_thread(self._writer, lambda c: in_one_transaction(c, operations)))
         try:
             outcomes = await asyncio.shield(running)
         except asyncio.CancelledError:
@@ -262,6 +272,7 @@ class Database:
         except Exception as error:  # noqa: BLE001 - the callers hear of it, the owner goes on
             outcomes = [error] * len(group)
         self._needs_checkpoint = True
+        self._note_trouble(outcomes)
         for (_, future), outcome in zip(group, outcomes, strict=True):
             if future.done():  # the caller was cancelled; the effect stands
                 continue
@@ -269,67 +280,39 @@ class Database:
                 future.set_exception(self._noted(translated(outcome)))
             else:
                 future.set_result(outcome)
+        await self._bound_log()
+
+    def _note_trouble(self, outcomes: list[Any]) -> None:
+        if all(isinstance(outcome, sqlite3.Error) for outcome in outcomes):
+            found = translated(outcomes[0])
+            self._trouble = found.sentence() if isinstance(found, errors.RetryLater) else self._trouble
+        else:
+            self._trouble = ""
+
+    async def _bound_log(self) -> None:
+        """Empty a log that grew because there was always a reader: the next reads wait for a moment."""
+        self._groups += 1
+        if self._groups % _LOG_LOOK_EVERY or _size_of(self.path.with_name(self.path.name + "-wal")) < _LOG_MAX_BYTES:
+            return
+        held: list[aiosqlite.Connection] = []
+        try:
+            async with asyncio.timeout(_LOG_PATIENCE_S):
+                while len(held) < len(self._all_readers):
+                    held.append(await self._readers.get())
+            with sqlite_errors():
+                await on_thread(self._writer, checkpoint)
+        except (TimeoutError, errors.MsearchError) as error:
+            log.warning("log not shortened", reason=str(error) or "somebody reads for long")
+        finally:
+            for reader in held:
+                self._readers.put_nowait(reader)
 
 
-def _in_one_transaction(connection: sqlite3.Connection, operations: list[Operation[Any]]) -> list[Any]:
-    """Results in order. Where one raises, those before it are committed, it gets its error, the rest goes on.
-
-    An operation that fails after its neighbours ran would fail after their commit too: it is not run a second time.
-    Where the transaction itself cannot begin or commit, all get that error: trying each alone would wait as often.
-    """
-    results: list[Any] = []
+def _size_of(file: Path) -> int:
     try:
-        connection.execute("BEGIN IMMEDIATE")
-    except sqlite3.Error as error:
-        _roll_back(connection)
-        return [error] * len(operations)
-    try:
-        for operation in operations:
-            result = operation(connection)
-            if not connection.in_transaction:
-                # SQLite itself rolled back (disk full, I/O error) and the operation hid it: never commit the rest.
-                message = "the transaction was rolled back inside an operation"
-                raise sqlite3.OperationalError(message)  # noqa: TRY301 - as if the operation had raised it
-            results.append(result)
-    except Exception as error:  # noqa: BLE001 - becomes the outcome
-        _roll_back(connection)
-        failed = len(results)
-        before = _in_one_transaction(connection, operations[:failed]) if failed else []
-        after = _in_one_transaction(connection, operations[failed + 1 :]) if operations[failed + 1 :] else []
-        return [*before, error, *after]
-    try:
-        connection.execute("COMMIT")
-    except sqlite3.Error as error:
-        _roll_back(connection)
-        return [error] * len(operations)
-    return results
-
-
-def _in_one_snapshot(connection: sqlite3.Connection, operation: Operation[T]) -> T:
-    connection.execute("BEGIN")
-    try:
-        return operation(connection)
-    finally:
-        _roll_back(connection)
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    if connection.in_transaction:
-        with contextlib.suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-
-
-def _checkpoint(connection: sqlite3.Connection) -> bool:
-    """True if the whole WAL is in the file and synced. Never waits for readers: their snapshot may be long."""
-    connection.execute("PRAGMA busy_timeout=0")
-    try:
-        busy, pages, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        if busy or pages != moved:
-            return False
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()  # only gives the space back: may be refused
-    finally:
-        connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-    return True
+        return file.stat().st_size
+    except OSError:
+        return 0
 
 
 def _forget_outcome(future: asyncio.Future[Any]) -> None:

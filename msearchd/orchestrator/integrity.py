@@ -40,7 +40,8 @@ class Integrity:
 
     def problems(self) -> tuple[str, ...]:
         """What a person should do, as sentences."""
-        return (self._doubt,) if self._doubt else ()
+        trouble = self._database.trouble
+        return tuple(sentence for sentence in (self._doubt, trouble) if sentence)
 
     async def run(self) -> None:
         """Check once after an unclean end, then wait for trouble. Serves until cancelled."""
