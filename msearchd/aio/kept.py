@@ -24,13 +24,14 @@ class KeptChild:
     """Keeps one child for callers who do not care when it starts or restarts.
 
     Started on first use; after a crash the next call starts it again, but not before its back-off is over
-    (RetryLater says when). A child that stayed up for `healthy_after_s` has its crashes forgiven.
+    (RetryLater says when). Each `forgive_every_s` of life forgives one crash: a child that dies now and then is back at
+    once, one that dies at once each time waits longer and longer.
     """
 
-    def __init__(self, spec: ChildSpec, *, healthy_after_s: float = 60.0, start: Starter = Child.start) -> None:
+    def __init__(self, spec: ChildSpec, *, forgive_every_s: float = 5.0, start: Starter = Child.start) -> None:
         self.spec = spec
         self._start_child = start
-        self._healthy_after_s = healthy_after_s
+        self._forgive_every_s = forgive_every_s
         self._child: Child | None = None
         self._starting = asyncio.Lock()
         self._crashes = 0
@@ -132,9 +133,9 @@ class KeptChild:
         return self._child
 
     def _note_crash(self, ended_at: float, reason: str) -> None:
-        was_healthy = self._up_since is not None and ended_at - self._up_since > self._healthy_after_s
+        up_s = 0.0 if self._up_since is None else max(0.0, ended_at - self._up_since)
         self._up_since = None
-        self._crashes = 1 if was_healthy else self._crashes + 1
+        self._crashes = max(0, self._crashes - int(up_s // self._forgive_every_s)) + 1
         self._restarts += 1
         # The first restart is at once: one bad file must not cost its neighbours a wait.
         wait_s = 0.0 if self._crashes == 1 else backoff.delay_s(self._crashes - 1, base_s=0.2, cap_s=30.0)

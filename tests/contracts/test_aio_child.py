@@ -301,7 +301,7 @@ async def test_a_child_dies_with_a_killed_parent_even_in_the_middle_of_work(tmp_
 
 @pytest.fixture
 async def kept(spec):
-    kept = KeptChild(spec(), healthy_after_s=60)
+    kept = KeptChild(spec(), forgive_every_s=60)
     yield kept
     await kept.stop()
 
@@ -333,8 +333,8 @@ async def test_after_one_crash_it_is_back_at_once_after_more_it_waits(kept):
     assert kept.restarts == 2
 
 
-async def test_a_child_that_was_healthy_long_enough_has_its_crashes_forgiven(spec):
-    kept = KeptChild(spec(), healthy_after_s=0.1)
+async def test_each_healthy_time_forgives_one_crash(spec):
+    kept = KeptChild(spec(), forgive_every_s=0.1)
     for _ in range(3):
         await kept.ready()
         await asyncio.sleep(0.15)
