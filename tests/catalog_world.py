@@ -29,8 +29,10 @@ def connection():
     """The catalog's tables in memory, as the daemon's connections are set up."""
     c = sqlite3.connect(":memory:", isolation_level=None)
     c.execute("PRAGMA foreign_keys=ON")
-    for statement in statements((resources.files("msearchd.store.sql") / "0001_catalog.sql").read_text()):
-        c.execute(statement)
+    files = (file for file in resources.files("msearchd.store.sql").iterdir() if file.name[:4].isdigit())
+    for script in sorted(files, key=lambda file: file.name):
+        for statement in statements(script.read_text()):
+            c.execute(statement)
     return c
 
 

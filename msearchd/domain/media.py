@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from msearchd.domain.asset import ContentHash, StatFingerprint
 
@@ -31,6 +31,15 @@ class SegmentKind(enum.StrEnum):
     IMAGE = "image"  # the picture itself
     AUDIO = "audio"  # an audio window t0..t1
     PAGE = "page"  # a page image
+
+
+#: What a model embeds, by what it serves; each space holds segments of one of these.
+KINDS_OF: Final[dict[str, frozenset[SegmentKind]]] = {
+    "text": frozenset({SegmentKind.BODY, SegmentKind.OCR, SegmentKind.TRANSCRIPT, SegmentKind.METADATA}),
+    "image": frozenset({SegmentKind.IMAGE, SegmentKind.FRAME}),
+    "audio": frozenset({SegmentKind.AUDIO}),
+    "page": frozenset({SegmentKind.PAGE}),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,18 +7,25 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from typing import Any, Final
 
 from msearchd import errors
 from msearchd.domain.asset import AssetId, ContentId, content_uuid
-from msearchd.domain.media import Extraction, Identified, SegmentKind
+from msearchd.domain.media import KINDS_OF, Extraction, Identified, Segment, SegmentKind
 from msearchd.domain.space import ModelKey, Space, SpaceName
 from msearchd.store.catalog import paths, segments
 from msearchd.store.catalog.rows import ContentRow, content_row, signed_64
 from msearchd.store.catalog.segments import SQL
 
 #: What `extract` is answerable for; the rest belongs to the step that reads it.
-_EXTRACT_KINDS: Final = (SegmentKind.BODY, SegmentKind.METADATA)
+_EXTRACT_KINDS: Final = (
+    SegmentKind.BODY,
+    SegmentKind.METADATA,
+    SegmentKind.IMAGE,
+    SegmentKind.AUDIO,
+    SegmentKind.PAGE,
+)
 
 
 def identified(c: sqlite3.Connection, asset: AssetId, found: Identified, *, now_ms: int) -> ContentRow:
@@ -75,7 +82,7 @@ def extracted(
 ) -> None:
     """What was read from a content replaces what was read before.
 
-    *part* None: by `extract`, which answers for BODY and METADATA; else by the step that reads segments of kind *part*.
+    *part* None: by `extract`, which answers for all but what other steps read; else by the step that reads *part*.
     Where segments changed, the spaces that hold the content are out of date: `live_spaces` leaves them out.
     Raises NotFound where the content was swept meanwhile.
     """
@@ -92,8 +99,33 @@ def extracted(
         note = "; ".join(dict.fromkeys(part for part in (row[0], extraction.note) if part))
         c.execute(SQL["read_pixels"], (content_id, now_ms, metadata, note))
         kinds = (part,)
-    if segments.replace_segments(c, content_id, extraction.segments, kinds):
-        c.execute(SQL["outdate_spaces"], (content_id,))
+    _replace(c, content_id, extraction.segments, kinds)
+
+
+def _replace(
+    c: sqlite3.Connection, content_id: ContentId, found: Sequence[Segment], kinds: Sequence[SegmentKind]
+) -> None:
+    """*found* are all the segments of *kinds*. A picture stays embedded where its text alone changed."""
+    changed = segments.replace_segments(c, content_id, found, kinds)
+    for modality, own in KINDS_OF.items():
+        if changed & own:
+            c.execute(SQL["outdate_spaces"], (content_id, modality))
+
+
+def heard(
+    c: sqlite3.Connection,
+    content_id: ContentId,
+    transcript: Sequence[Segment],
+    *,
+    until_ms: int,
+    is_complete: bool,
+    now_ms: int,
+) -> None:
+    """*transcript* is all speech of a content up to *until_ms*. Raises NotFound where it was swept meanwhile."""
+    if c.execute(SQL["heard"], (content_id, until_ms, now_ms if is_complete else None)).fetchone() is None:
+        message = f"content {content_id} is not known any more"
+        raise errors.NotFound(message)
+    _replace(c, content_id, transcript, (SegmentKind.TRANSCRIPT,))
 
 
 def _storable(metadata: dict[str, Any]) -> dict[str, Any]:

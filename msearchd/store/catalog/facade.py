@@ -29,11 +29,13 @@ from msearchd.domain.asset import (
 from msearchd.domain.media import Extraction, Identified, Segment, SegmentKind
 from msearchd.domain.space import Space, SpaceName
 from msearchd.store.catalog import contents, known, paths, reset, segments, status, sweep, tree
-from msearchd.store.catalog.rows import AssetRow, ContentRow, Totals, TreeMove
+from msearchd.store.catalog.rows import KIND_CODES, AssetRow, ContentRow, Totals, TreeMove
 from msearchd.store.catalog.searching import CatalogSearch
 
 #: Folders whose children are read in one visit: about 10 ms.
 _DIRS_A_BATCH: Final = 500
+#: What a content must have to be embedded by a model that serves something else than text.
+_SAMPLE_KIND: Final = {"image": SegmentKind.IMAGE, "audio": SegmentKind.AUDIO, "page": SegmentKind.PAGE}
 
 
 def _wall_ms() -> int:
@@ -226,7 +228,7 @@ class Catalog(CatalogSearch):
     def extracted_in(
         self, c: sqlite3.Connection, content: ContentId, extraction: Extraction, *, part: SegmentKind | None = None
     ) -> None:
-        """What was read replaces what was read before: BODY and METADATA (*part* None), or one kind. Idempotent."""
+        """What was read replaces what was read before: by `extract` (*part* None), or of one kind. Idempotent."""
         contents.extracted(c, content, extraction, part=part, now_ms=self._now_ms())
 
     def unlink_content_in(self, c: sqlite3.Connection, asset: AssetId) -> None:
@@ -253,10 +255,35 @@ class Catalog(CatalogSearch):
         """True once any content was read."""
         return await self._database.read(lambda c: c.execute(segments.SQL["has_text"]).fetchone() is not None)
 
-    async def contents_lacking(self, space: SpaceName, after: ContentId, *, limit: int) -> list[ContentId]:
-        """Contents that a file shows and that have text, but are not live in *space* as they are now; by id."""
-        query, arguments = segments.SQL["contents_lacking"], (space, after, limit)
+    async def contents_lacking(
+        self, space: SpaceName, after: ContentId, *, limit: int, serves: str = "text"
+    ) -> list[ContentId]:
+        """Contents that a file shows and that a model which *serves* this eats, but that are not live in *space* as they
+        are now; by id.
+        """
+        query = segments.SQL["contents_lacking"]
+        arguments: list[SpaceName | ContentId | int] = [space, after, limit]
+        if serves != "text":
+            query = segments.SQL["contents_lacking_kind"]
+            arguments.append(KIND_CODES[_SAMPLE_KIND[serves]])
         return await self._database.read(lambda c: [ContentId(row[0]) for row in c.execute(query, arguments)])
+
+    async def contents_unheard(self, after: ContentId, *, limit: int) -> list[ContentId]:
+        """Contents with sound that a file shows and whose speech is not written down to its end; by id."""
+        query = segments.SQL["contents_unheard"]
+        return await self._database.read(lambda c: [ContentId(row[0]) for row in c.execute(query, (after, limit))])
+
+    def heard_in(
+        self,
+        c: sqlite3.Connection,
+        content: ContentId,
+        transcript: Sequence[Segment],
+        *,
+        until_ms: int,
+        is_complete: bool,
+    ) -> None:
+        """All speech up to *until_ms*, which replaces what was written down before. Idempotent."""
+        contents.heard(c, content, transcript, until_ms=until_ms, is_complete=is_complete, now_ms=self._now_ms())
 
     async def segments(self, content: ContentId) -> list[Segment]:
         """All segments of a content, by kind and place."""

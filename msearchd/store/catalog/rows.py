@@ -33,6 +33,8 @@ KIND_CODES: Final[dict[SegmentKind, int]] = {
     SegmentKind.AUDIO: 6,
     SegmentKind.PAGE: 7,
 }
+#: In the order of the last columns of `content_by_id`.
+_SAMPLES: Final = (SegmentKind.IMAGE, SegmentKind.AUDIO, SegmentKind.PAGE)
 _KINDS: Final = {code: kind for kind, code in KIND_CODES.items()}
 #: OCR numbers its segments by page, ten thousand a page: room for 26,000 pages.
 _SEQ_BITS: Final = 28
@@ -116,6 +118,12 @@ class ContentRow:
     live_models: frozenset[ModelKey]
     #: Assets that show it now.
     visible: int
+    #: Places without text that it has: pictures, windows of sound, page images.
+    samples: frozenset[SegmentKind] = frozenset()
+    #: Its speech is written down to its end.
+    is_heard: bool = False
+    #: Milliseconds up to which it is.
+    heard_until_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +246,9 @@ def content_row(row: Sequence[Any], live: Sequence[tuple[str, int, str | None]])
         note,
         metadata,
         visible,
+        heard,
+        heard_until,
+        *has_samples,
     ) = row
     return ContentRow(
         id=ContentId(id_),
@@ -259,6 +270,9 @@ def content_row(row: Sequence[Any], live: Sequence[tuple[str, int, str | None]])
         placed_spaces=frozenset(SpaceName(space) for space, _, _ in live),
         live_models=frozenset(ModelKey(model) for _, is_complete, model in live if is_complete and model is not None),
         visible=visible,
+        samples=frozenset(kind for kind, has in zip(_SAMPLES, has_samples, strict=True) if has),
+        is_heard=heard is not None,
+        heard_until_ms=heard_until,
     )
 
 

@@ -23,8 +23,8 @@ _Row = tuple[str, int | None, int | None, int | None, int | None, int | None]
 
 def replace_segments(
     c: sqlite3.Connection, content: ContentId, segments: Iterable[Segment], kinds: Collection[SegmentKind]
-) -> bool:
-    """Make *segments* all there is of *kinds*. True if anything changed. Raises Bug where two have one (kind, seq)."""
+) -> frozenset[SegmentKind]:
+    """Make *segments* all there is of *kinds*; return the kinds of what changed. Raises Bug for a (kind, seq) twice."""
     wanted: dict[int, _Row] = {}
     for segment in segments:
         id_ = segment_id(content, segment.kind, segment.seq)
@@ -41,7 +41,7 @@ def replace_segments(
     _insert(c, fresh)
     if stale or fresh:
         c.execute(SQL["count_texts"], (content, *ids_of_content(content)))
-    return bool(stale or fresh)
+    return frozenset(place_of(id_)[1] for id_ in {**stale, **fresh})
 
 
 def delete_all(c: sqlite3.Connection, content: ContentId) -> None:

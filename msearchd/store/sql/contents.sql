@@ -13,7 +13,10 @@ SELECT content FROM asset WHERE id = ?1;
 
 -- content_by_id --  All of a content.
 SELECT id, hash, uuid, size, mime, type_label, modality, extracted_ms, wants_ocr, ocr_pages, ocr_ms, segments, note,
-    metadata, visible
+    metadata, visible, heard_ms, heard_until_ms,
+    EXISTS (SELECT 1 FROM segment WHERE id BETWEEN content.id << 32 | 5 << 28 AND (content.id << 32 | 6 << 28) - 1),
+    EXISTS (SELECT 1 FROM segment WHERE id BETWEEN content.id << 32 | 6 << 28 AND (content.id << 32 | 7 << 28) - 1),
+    EXISTS (SELECT 1 FROM segment WHERE id BETWEEN content.id << 32 | 7 << 28 AND (content.id << 32 | 8 << 28) - 1)
 FROM content WHERE id = ?1;
 
 -- content_by_uuid --  Its id.
@@ -32,6 +35,9 @@ WHERE id = ?1;
 
 -- read_pixels --  What OCR found; its note follows that of extract.
 UPDATE content SET ocr_ms = ?2, metadata = json_patch(metadata, ?3), note = ?4 WHERE id = ?1;
+
+-- heard --  Up to where its speech is written down, and when that was to its end.
+UPDATE content SET heard_until_ms = ?2, heard_ms = ?3 WHERE id = ?1 RETURNING id;
 
 -- note_of_content --  Its note.
 SELECT note FROM content WHERE id = ?1;
@@ -63,8 +69,9 @@ UPDATE content SET segments = (SELECT count(*) FROM segment WHERE id BETWEEN ?2 
 -- kinds_of_content --  Segments with text, by kind.
 SELECT kind, count(*) FROM segment WHERE id BETWEEN ?1 AND ?2 AND text <> '' GROUP BY kind;
 
--- outdate_spaces --  Its segments changed: it must be embedded again, meanwhile what is there stays visible.
-UPDATE content_space SET is_complete = 0 WHERE content = ?1;
+-- outdate_spaces --  Its segments of a modality changed: to be embedded again, meanwhile what is there stays visible.
+UPDATE content_space SET is_complete = 0
+WHERE content = ?1 AND (SELECT modality FROM space WHERE name = content_space.space) = ?2;
 
 -- dirs_of_visible --  Folders that hold a visible file with this content.
 SELECT DISTINCT dir FROM asset WHERE content = ?1 AND gone_ms IS NULL;
@@ -76,6 +83,19 @@ SELECT id FROM asset WHERE content = ?1 AND gone_ms IS NULL ORDER BY id LIMIT ?2
 SELECT id FROM content WHERE id > ?2 AND visible > 0 AND segments > 0 AND extracted_ms IS NOT NULL AND NOT EXISTS (
     SELECT 1 FROM content_space WHERE content = content.id AND space = ?1 AND is_complete = 1
 ) ORDER BY id LIMIT ?3;
+
+-- contents_lacking_kind --  The same for places without text, by the code of their kind.
+SELECT id FROM content WHERE id > ?2 AND visible > 0 AND extracted_ms IS NOT NULL AND EXISTS (
+    SELECT 1 FROM segment
+    WHERE segment.id BETWEEN content.id << 32 | ?4 << 28 AND (content.id << 32 | (?4 + 1) << 28) - 1
+) AND NOT EXISTS (
+    SELECT 1 FROM content_space WHERE content = content.id AND space = ?1 AND is_complete = 1
+) ORDER BY id LIMIT ?3;
+
+-- contents_unheard --  Contents with sound and a visible file whose speech is not written down to its end.
+SELECT id FROM content WHERE id > ?1 AND visible > 0 AND extracted_ms IS NOT NULL AND heard_ms IS NULL AND EXISTS (
+    SELECT 1 FROM segment WHERE segment.id BETWEEN content.id << 32 | 6 << 28 AND (content.id << 32 | 7 << 28) - 1
+) ORDER BY id LIMIT ?2;
 
 -- has_text --  One row if any content was read.
 SELECT 1 FROM total WHERE name = 'segments' AND n > 0;
