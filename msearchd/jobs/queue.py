@@ -27,6 +27,7 @@ from msearchd.jobs.claim import Wanted, claim_in, is_claimable_in
 from msearchd.jobs.looks import blocked_reasons_in, is_idle_in, timed_counts_in
 from msearchd.jobs.moves import SQL, JobMoves
 from msearchd.jobs.overview import Overview, overview_in
+from msearchd.jobs.owing import Owing
 from msearchd.jobs.rows import BlockedReason, HistoryRow, JobRow, QueueCounts
 from msearchd.jobs.turns import kept_places
 from msearchd.settings.model import QueueSettings
@@ -49,6 +50,7 @@ class JobQueue(JobMoves):
         super().__init__(settings, now_ms=now_ms)
         self._database = database
         self._changes = Changes()
+        self._owing = Owing(database, self.enqueue_in, then=self.notify)
         self._claimed_by_lane: dict[tuple[Wanted, ...], int] = {}
         self._may_be_due = asyncio.Event()
         self._promoting: asyncio.Task[None] | None = None
@@ -76,8 +78,7 @@ class JobQueue(JobMoves):
 
     async def enqueue(self, owed: Sequence[Owed]) -> None:
         """Owe steps; see `enqueue_in`. Durable on return; cancelled here, they may be owed or not."""
-        await self._database.submit(partial(self.enqueue_in, owed=tuple(owed)))
-        self.notify()
+        await self._owing.add(owed)
 
     # -- work ----------------------------------------------------------------------------------------------------------
 
