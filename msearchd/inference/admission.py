@@ -58,8 +58,10 @@ class Admission:
             plan = self._plan(loaded)
             if plan.is_enough:
                 loaded.is_admitted = True  # counts from here on: no await between plan and this
-                await self._unload(plan.unload, reason=f"{loaded.seat} needs its memory")
-                return
+                if await self._unload(plan.unload, reason=f"{loaded.seat} needs its memory"):
+                    return
+                loaded.is_admitted = False  # somebody came while another one ended: the plan is void
+                continue
             if loaded.questions:
                 self._pause(plan.in_the_way)
             elif time.monotonic() > give_up_at:
@@ -95,7 +97,7 @@ class Admission:
 
     def free_for_copy(self, loaded: LoadedModel) -> tuple[str, ...]:
         """Accelerators that have none of *loaded*'s model, and room for it without unloading anybody."""
-        taken = {one.device for one in self._all() if one.spec.key == loaded.spec.key}
+        taken = {one.device for one in self._all() if one.spec.key == loaded.spec.key and one.is_loaded}
         options = [device.name for device in self._look() if device.name not in taken]
         budgets, residents, wanted = self.budgets(), self._residents(), loaded.as_wanted()
         free = []
@@ -151,18 +153,20 @@ class Admission:
         if asked not in {"auto", "cuda"}:
             loaded.mask = None  # asked for by number: the worker finds it itself
 
-    async def _unload(self, seats: Iterable[Seat], *, reason: str) -> None:
+    async def _unload(self, seats: Iterable[Seat], *, reason: str) -> bool:
+        """Unload *seats* one after the other; False where one of them is in use by then, and stays."""
         by_seat = {one.seat: one for one in self._all()}
         for seat in seats:
             one = by_seat[seat]
-            if one.is_busy:  # somebody came while another one ended; the memory is theirs again
-                continue
+            if one.is_busy:
+                return False
             log.info("model unloaded", model=seat, reason=reason)
             before, there = self._free_on(one.device), one.bytes_on().get(one.device, 0)
             device = one.device
             await one.unload()
             if device != HOST:
                 await self._wait_memory_back(device, free_before=before, unloaded_bytes=there)
+        return True
 
     async def _wait_memory_back(self, device: str, *, free_before: int, unloaded_bytes: int) -> None:
         give_up_at = time.monotonic() + _MEMORY_BACK_S

@@ -166,8 +166,14 @@ class Batcher:
         return self._waiting_cost
 
     def pause(self) -> None:
-        """Send nothing more until `resume`; what is in flight ends."""
+        """Send nothing more until `resume`. What is in flight waits again: the worker ends its batch at work, no more."""
         self.is_paused = True
+        for task, window in reversed(self._in_flight.items()):
+            if window.is_suspect:  # the search for who ended the worker goes on
+                continue
+            self._wait_again(window.open_passages())
+            window.passages, window.answered = [], set()
+            task.cancel()
 
     def resume(self) -> None:
         """Go on."""

@@ -242,7 +242,7 @@ class Pool:
         own = copies[0]
         status = own.status()
         return residency.Load(
-            copies=len(copies),
+            copies=sum(copy.is_loaded for copy in copies),
             max_copies=own.model.copies if own.device != HOST else 1,
             waiting_cost=sum(copy.waiting_cost for copy in copies),
             cost_per_s=status.throughput,
@@ -252,10 +252,13 @@ class Pool:
 
     def _add_copy(self, copies: list[LoadedModel]) -> None:
         device = self._admission.free_for_copy(copies[0])[0]
-        copy = LoadedModel(copies[0].spec, copies[0].model, self._shared, copy=len(copies) + 1)
+        unloaded = [copy for copy in copies if copy.is_copy and not copy.is_loaded]
+        if not unloaded:
+            unloaded = [LoadedModel(copies[0].spec, copies[0].model, self._shared, copy=len(copies) + 1)]
+            copies += unloaded
+        copy = unloaded[0]
         self._admission.place_on(copy, device)
         copy.is_pinned = copies[0].is_pinned
-        copies.append(copy)
         log.info("model copied", model=copy.seat, device=device)
         copy.start_soon()
 

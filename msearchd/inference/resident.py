@@ -87,6 +87,8 @@ class LoadedModel:
             on_killed=self._begin_smaller,
         )
         self._streams = 0
+        self._resumed = asyncio.Event()
+        self._resumed.set()
         self._seen_hangs = 0
         self._first_tokens = int(spec.start["batch_tokens"]) or FIRST_COST["text"]
         self._facts: Mapping[str, Any] = {}
@@ -180,27 +182,27 @@ class LoadedModel:
         Raises as ready; BadAsset where one place ends the worker twice.
         """
         begin_ms, deaths = 0, 0
-        self._streams += 1
-        try:
-            while True:
-                try:
-                    async with contextlib.aclosing(
-                        self._pieces(sound, begin_ms, language=language, lane=lane)
-                    ) as pieces:
-                        async for piece in pieces:
-                            begin_ms, deaths = max(begin_ms, piece.t1_ms), 0
-                            yield piece
-                except LinkLost as error:
-                    deaths += 1
-                    if deaths > 1:
-                        message = f"the sound after {begin_ms / 1000:.1f} s ends its model's process ({error})"
-                        raise errors.BadAsset(message) from error
-                    await self._worker.forgive()
-                else:
-                    return
-        finally:
-            self._streams -= 1
-            self.last_used_s = time.monotonic()
+        while True:
+            self._streams += 1
+            try:
+                async with contextlib.aclosing(self._pieces(sound, begin_ms, language=language, lane=lane)) as pieces:
+                    async for piece in pieces:
+                        begin_ms, deaths = max(begin_ms, piece.t1_ms), 0
+                        yield piece
+                        if lane is Lane.BULK and not self._resumed.is_set():
+                            break
+                    else:
+                        return
+            except LinkLost as error:
+                deaths += 1
+                if deaths > 1:
+                    message = f"the sound after {begin_ms / 1000:.1f} s ends its model's process ({error})"
+                    raise errors.BadAsset(message) from error
+                await self._worker.forgive()
+            finally:
+                self._streams -= 1
+                self.last_used_s = time.monotonic()
+            await self._resumed.wait()
 
     async def unload(self) -> None:
         """End the worker; the next call starts it again."""
@@ -217,10 +219,12 @@ class LoadedModel:
 
     def pause(self) -> None:
         """Send no more bulk work: a question to another model needs the memory."""
+        self._resumed.clear()
         self._batcher.pause()
 
     def resume(self) -> None:
         """Go on with bulk work."""
+        self._resumed.set()
         self._batcher.resume()
 
     async def _end_starting(self) -> None:

@@ -9,6 +9,7 @@ from inference_fakes import MODEL, embed, expected, fake_model, fake_pool, rows
 from test_inference_pool import until
 
 from msearchd import errors
+from msearchd.domain.sample import Sound
 from msearchd.domain.space import ModelKey
 from msearchd.inference.devices import Accelerator, visible_indices
 from msearchd.inference.learned import Figures, FiguresFile
@@ -33,11 +34,24 @@ async def test_a_question_gets_its_model_though_another_one_is_busy_for_long(tmp
         began = time.monotonic()
         answer = await embed(pool, ["question"], model=TWO, lane=Lane.INTERACTIVE, role=Role.QUERY)
         assert rows(answer) == expected(["question"])
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 3
         assert not indexing.done()
         before = pool.snapshot().models[0].passages
         await until(lambda: pool.snapshot().models[0].passages > before)  # and indexing goes on after it
         indexing.cancel()
+
+
+async def test_speech_steps_aside_for_a_question_and_goes_on_where_it_was(tmp_path):
+    async with fake_pool(tmp_path, *two_models(tmp_path), max_loaded=1) as pool:
+        sound = Sound(100, bytes(4 * 100 * 6))
+        pieces = pool.transcribe(sound, model=ONE, lane=Lane.BULK, deadline_s=30)
+        times = [(await anext(pieces)).t0_ms]
+        question = asyncio.create_task(embed(pool, ["question"], model=TWO, lane=Lane.INTERACTIVE))
+        await asyncio.sleep(0.2)
+        assert not question.done()
+        times += [piece.t0_ms async for piece in pieces]
+        assert times == [0, 1000, 2000, 3000, 4000, 5000]
+        assert rows(await question) == expected(["question"])
 
 
 async def test_no_more_models_are_loaded_than_the_settings_allow(tmp_path):
@@ -102,10 +116,10 @@ async def test_what_was_measured_is_remembered_and_damage_to_it_costs_nothing(tm
     model = fake_model(tmp_path, ballast_mb=40, batch_tokens=0)
     async with fake_pool(tmp_path, model) as pool:
         await embed(pool, [f"text {number} " * 40 for number in range(300)])
+        await until(lambda: pool.snapshot().models[0].throughput > 0)  # told after the last batch
         status = pool.snapshot().models[0]
         assert status.cost_unit == "tokens"
         assert 1 <= status.batch_cost <= 1024  # more is out of memory in this engine
-        assert status.throughput > 0
         assert status.loads == 1
     file = tmp_path / "state" / "models.json"
     (key,) = json.loads(file.read_text())["models"]

@@ -169,3 +169,24 @@ async def test_closing_tells_everybody_to_come_back_later():
     await batcher.close()
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert all(isinstance(result, errors.RetryLater) for result in results)
+
+
+async def test_paused_it_lets_go_of_what_is_in_flight_and_resumed_it_sends_all_of_it_again_in_order():
+    worker = FakeWorker()
+    worker.may_answer.clear()
+    batcher = batcher_of(worker)
+    calls = [
+        asyncio.create_task(batcher.embed([f"{n} text {i}" for i in range(40)], role="document")) for n in range(3)
+    ]
+    while len(worker.requests) < 2:
+        await asyncio.sleep(0)
+    batcher.pause()
+    await asyncio.sleep(0.01)
+    assert (batcher.in_flight, batcher.waiting) == (0, 120)
+    worker.may_answer.set()
+    await asyncio.sleep(0.01)
+    assert not any(call.done() for call in calls)
+    batcher.resume()
+    answers = await asyncio.gather(*calls)
+    assert [rows(answer) for answer in answers] == [expected([f"{n} text {i}" for i in range(40)]) for n in range(3)]
+    assert worker.at_once == 0
