@@ -2,8 +2,10 @@
 
 import base64
 import contextlib
+import io
 import json
 import os
+import random
 import signal
 import stat
 import struct
@@ -16,6 +18,8 @@ import urllib.request
 import openai
 import pytest
 from daemon_harness import _DIE_WITH_US, daemon_home
+from tiny_models.cross import pair_of
+from tiny_models.drawings import draw
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 TEXTS = ["a ferry across the north sea", "the ship over the water", "a recipe for apple cake"]
@@ -163,6 +167,60 @@ def test_a_service_killed_at_once_leaves_no_worker_behind():
         assert len(served.home.processes()) > 1
         os.kill(served.process.pid, signal.SIGKILL)
         assert served.home.processes_gone(deadline_s=10), served.home.processes()
+
+
+def post(url, body):
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"content-type": "application/json"}, method="POST"
+    )
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        return json.load(reply)
+
+
+def test_a_clip_model_finds_pictures_by_words(tiny_clip):
+    captions = ["red circle", "blue square", "green triangle", "yellow cross"]
+    with serve_model("--model-path", str(tiny_clip), "--task-type", "embedding", "--name", "clip") as served:
+        served.event("serving")
+        uris = [as_uri(draw(caption, seed=77)) for caption in captions]
+        # Words and pictures in one request, as they come.
+        reply = post(f"{served.url}/v1/embeddings", {"model": "clip", "input": [*uris, *captions]})
+        vectors = [item["embedding"] for item in reply["data"]]
+        pictures, words = vectors[:4], vectors[4:]
+        for number, text in enumerate(words):
+            best = max(range(4), key=lambda place: dot(text, pictures[place]))
+            assert best == number, captions[number]
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            post(f"{served.url}/v1/embeddings", {"input": "data:image/png;base64,bm8gcGljdHVyZQ=="})
+        with refused.value as answer:
+            assert answer.code == 400
+            assert "input 0 is no picture" in json.load(answer)["error"]["message"]
+
+
+def as_uri(picture):
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def test_a_cross_encoder_puts_documents_in_order(tiny_cross):
+    dice = random.Random(5)
+    with serve_model(
+        "--model-path", str(tiny_cross), "--task-type", "rerank", "--engine", "sentence_transformers"
+    ) as served:
+        served.event("serving")
+        right = 0
+        for _ in range(10):
+            query, good = pair_of(dice, is_relevant=True)
+            others = [text for text in (pair_of(dice, is_relevant=False)[1] for _ in range(12)) if query not in text]
+            reply = post(f"{served.url}/v1/rerank", {"query": query, "documents": [*others[:5], good], "top_n": 2})
+            first, second = reply["results"]
+            assert 0 <= second["relevance_score"] <= first["relevance_score"] <= 1
+            right += first["index"] == 5
+        assert right >= 9
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            post(f"{served.url}/v1/embeddings", {"input": "x"})
+        with refused.value as answer:
+            assert answer.code == 400
 
 
 @pytest.mark.parametrize(
