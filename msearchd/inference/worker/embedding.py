@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from msearchd import errors
 from msearchd.aio import serve, wire
 from msearchd.domain.sample import Pair, Picture, Sample, Sound
 from msearchd.inference import parcel
@@ -131,6 +132,8 @@ class Worker:
         began, cpu_began = time.monotonic(), time.process_time()
         try:
             rows = self._engine.embed(prepared, batch.items, width=batch.width)
+        except (errors.RetryLater, errors.Misconfigured):
+            raise  # a server that runs the model is away: no sample is to blame, a smaller batch changes nothing
         except Exception as error:  # noqa: BLE001 - becomes the outcome of these samples alone
             if batches.is_shortage(error):
                 self._budgets[kind] = self._budgets[kind].after_shortage(batch.cost)

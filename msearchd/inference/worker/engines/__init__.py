@@ -16,6 +16,9 @@ ENGINES: Final[dict[str, tuple[str, str]]] = {
     "sentence_transformers": ("msearchd.inference.worker.engines.sentence_transformers", "SentenceTransformersEngine"),
     "onnx": ("msearchd.inference.worker.engines.onnx", "OnnxEngine"),
     "whisper": ("msearchd.inference.worker.engines.whisper", "WhisperEngine"),
+    "colpali": ("msearchd.inference.worker.engines.colpali", "ColpaliEngine"),
+    "openai": ("msearchd.inference.worker.engines.openai", "OpenaiEngine"),
+    "vllm": ("msearchd.inference.worker.engines.vllm", "VllmEngine"),
 }
 
 #: Modules that a fork server imports ahead for an engine; all of them costs seconds of CPU once.
@@ -33,6 +36,8 @@ PRELOADS: Final[dict[str, tuple[str, ...]]] = {
         "transformers.models.auto.modeling_auto",
         "sentence_transformers",
     ),
+    # Also where a broken torchvision makes the server fail: then the worker starts by exec and says why.
+    "colpali": ("torch", "transformers", "colpali_engine.models"),
 }
 
 

@@ -1,0 +1,116 @@
+"""The colpali engine over tiny random models of the real classes, in the environment of colpali-engine."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from msearchd import errors
+from msearchd.aio.child import Limits
+from msearchd.domain.sample import Picture, Sound
+from msearchd.domain.space import ModelKey
+from msearchd.inference import environments
+from msearchd.inference.pool import Lane, Pool, Role
+from msearchd.settings.model import EmbeddingModel, InferenceSettings
+
+REPOSITORY = Path(__file__).parents[2]
+PYTHON = environments.find_python("colpali")
+SHIMMED = REPOSITORY / "tests" / "colpali_shimmed_engine.py"
+OMNI, PAGES = ModelKey("omni"), ModelKey("pages")
+pytestmark = pytest.mark.skipif(not PYTHON, reason="no environment has colpali-engine: type `make engines`")
+
+
+def in_its_environment(*arguments: object) -> str:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    command = [PYTHON, "-W", "ignore", *map(str, arguments)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("colpali")
+    in_its_environment(REPOSITORY / "tests" / "tiny_models" / "colpali.py", out)
+    return out
+
+
+@pytest.mark.parametrize("name", ["colpali", "omni"])
+def test_rows_are_the_librarys_own_without_those_of_padding(folders, name):
+    line = in_its_environment(REPOSITORY / "tests" / "colpali_probe.py", REPOSITORY, folders / name).splitlines()[-1]
+    report = json.loads(line)
+    assert (report["multi"], report["dim"]) == (True, 128)
+    assert report["kinds"] == (["text", "image", "audio"] if name == "omni" else ["text", "image"])
+    for kind in report["kinds"]:
+        found = report[kind]
+        assert max(found["gaps"]) < 1e-4, kind
+        assert max(found["norms"]) < 1e-5, kind
+        assert max(found["rows"]) == found["padded"], kind
+        if kind == "text" or name == "omni":  # ColPali makes one size of every picture
+            assert min(found["rows"]) < found["padded"], kind
+    assert report["marked"][0] > 10  # a question with the model's marks in it is words
+
+
+async def test_pages_sounds_and_questions_share_a_space_through_pool_and_wire(folders, tmp_path):
+    common = {"engine": "colpali", "python": PYTHON, "device": "cpu", "threads": 1}
+    models = (
+        EmbeddingModel(name=PAGES, source=str(folders / "colpali"), serves="page", **common),
+        EmbeddingModel(name=OMNI, source=str(folders / "omni"), serves="audio", **common),
+    )
+    settings = InferenceSettings(models=models, text_model="", page_model=PAGES, audio_model=OMNI)
+    pool = Pool(
+        settings,
+        limits=Limits(),
+        chunking="c",
+        state_dir=tmp_path,
+        engine_files={"colpali": SHIMMED},
+        uses_forkserver=False,
+    )
+    asked = {"lane": Lane.INTERACTIVE, "deadline_s": 100}
+    try:
+        pages = await pool.embed(
+            [Picture(40, 60, bytes(40 * 60 * 3)), Picture(64, 64, b"\xff" * 64 * 64 * 3)],
+            model=PAGES, role=Role.DOCUMENT, **asked,
+        )  # fmt: skip
+        question = await pool.embed(["an invoice"], model=PAGES, role=Role.QUERY, **asked)
+        space = await pool.space(PAGES)
+        with pytest.raises(errors.MsearchError, match="audio"):
+            await pool.embed([Sound(48_000, bytes(48_000))], model=PAGES, role=Role.DOCUMENT, **asked)
+        sounds = await pool.embed([Sound(48_000, bytes(4 * 48_000))], model=OMNI, role=Role.DOCUMENT, **asked)
+    finally:
+        await pool.close()
+    assert space.multi
+    assert pages.dim == question.dim == sounds.dim == 128
+    assert len(pages.rows) == 2
+    assert min(*pages.rows, *question.rows, *sounds.rows) > 1
+    assert sum(pages.rows) * 128 * 4 == len(pages.data)
+
+
+def test_a_torchvision_of_another_build_is_told_by_a_sentence():
+    trouble = environments.why_not(PYTHON, "colpali")
+    mismatch = next((text for place in environments.site_packages(PYTHON) if (text := trouble_of(place))), "")
+    assert bool(trouble) == bool(mismatch)  # what the metadata say is what the import does
+    if mismatch:
+        assert "torch" in mismatch
+
+
+def trouble_of(place: Path) -> str:
+    from msearchd.preflight import torchvision_trouble
+
+    return torchvision_trouble(place)
+
+
+def test_a_model_of_another_library_is_told(folders, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["BertModel"]}))
+    code = (
+        f"import sys; sys.path.insert(0, {str(REPOSITORY / 'tests')!r})\n"
+        "import colpali_shimmed_engine as c\n"
+        "from msearchd.inference.worker.engines.base import LoadOrder\n"
+        "from msearchd import errors\n"
+        "try: c.Engine().load(LoadOrder(folder=sys.argv[1], serves='page'))\n"
+        "except errors.Misconfigured as error: print(error.key, error)"
+    )
+    env_line = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n"
+    assert in_its_environment("-c", env_line + code, tmp_path).startswith("engine:colpali")
