@@ -178,7 +178,8 @@ async def measure(count: int, rounds: int, engine: str, dtype: str) -> dict[str,
         took: dict[str, list[float]] = {name: [] for name in ("pool", "of it here", *peers)}
         try:
             await pool.preload(MODEL)
-            await round_of_pool(pool, texts[:60])
+            for _ in range(2):  # it learns the size of its batches
+                await round_of_pool(pool, texts)
             for _ in range(rounds):
                 worker, ours = await round_of_pool(pool, texts)
                 took["pool"].append(worker + ours)

@@ -161,6 +161,20 @@ async def test_models_go_to_the_gpu_with_most_free_memory_and_their_workers_see_
         assert facts["versions"]["visible"] == "1"
 
 
+async def test_the_next_model_loads_only_when_the_driver_has_given_the_memory_back(tmp_path):
+    gpus = Gpus()
+    del gpus.free["cuda:0"]
+    async with fake_pool(tmp_path, *two_models(tmp_path), look=gpus, max_loaded=1) as pool:
+        await embed(pool, ["a"], model=ONE)
+        gpus.free["cuda:1"] -= 600 << 20  # what the first one is thought to hold
+        second = asyncio.create_task(embed(pool, ["a"], model=TWO), name="second")
+        await until(lambda: not loaded(pool))
+        await asyncio.sleep(0.3)
+        assert pool.snapshot().models[1].pid is None
+        gpus.free["cuda:1"] += 600 << 20
+        assert rows(await second) == expected(["a"])
+
+
 async def test_a_model_that_fits_on_no_gpu_runs_on_the_cpu_unless_a_gpu_was_asked_for(tmp_path):
     gpus = Gpus()
     gpus.free = {"cuda:0": 100 << 20}
