@@ -42,6 +42,9 @@ class MemoryTree:
         node = self._find(root, path)
         return node.known if node else None
 
+    async def some_directories(self, root, wanted):
+        return {path: await self.directory(root, path) for path in wanted}
+
     async def files(self, root, path):
         node = self._find(root, path)
         return dict(node.files) if node else {}
@@ -70,7 +73,12 @@ class MemoryTree:
 
     async def count_files(self, root, path=b""):
         node = self._find(root, path)
-        return sum(1 for _ in self._walk(node, b"")) if node else 0
+        count, stack = 0, [node] if node else []
+        while stack:
+            at = stack.pop()
+            count += len(at.files)
+            stack += at.dirs.values()
+        return count
 
     # -- ChangeSink
 

@@ -74,5 +74,5 @@ def _merged(found: list[Hint]) -> list[Hint]:
             flags |= before.flags & (hints.CLOSED | hints.MOVED)
         if not before.flags & hints.LOST:
             flags &= ~hints.LOST
-        out[key] = Hint(*key, hint.is_recursive or before.is_recursive, flags, hint.seen_at)  # type: ignore[arg-type]
+        out[key] = Hint(*key, hint.is_recursive or before.is_recursive, flags, hint.seen_at)
     return list(out.values())

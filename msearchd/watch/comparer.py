@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from msearchd.domain.asset import RootId, StatFingerprint
 from msearchd.watch import hints, paths
 from msearchd.watch.changes import DirScanned, FileGone, FileTouched, TreeGone, TreeMoved
-from msearchd.watch.disk import FolderLook, Listing
+from msearchd.watch.disk import FolderLook
+from msearchd.watch.listing import Listing, Unchanged
 from msearchd.watch.plan import Appeared, Diff, Found, compare, is_at_rest, is_same_tree, may_move
 from msearchd.watch.ports import KnownDir, KnownTree, SingleFileLookup
 from msearchd.watch.settler import Settled, Settler
@@ -100,11 +101,9 @@ class Comparer:
         moved = await self._tree_move(found, root, listing, known_dir, manner)
         if moved is not None:
             return moved
-        stamp = DirScanned(
-            root, listing.path, listing.inode, listing.mtime_ns, listing.ctime_ns, listing.signature, _now_ms()
-        )
+        stamp = stamp_for(root, listing)
         if known_dir is not None and known_dir.signature == listing.signature:
-            if not _is_trusted(known_dir, listing):
+            if not is_trusted(known_dir, listing):
                 found.scanned.append(stamp)
             return Diff()
         known_files = await self._known.files(root, listing.path)
@@ -213,6 +212,13 @@ class Comparer:
         return is_at_rest(fingerprint, now_ns=now_ns, fresh_s=self._fresh_s, looked=settled.looked)
 
 
+def stamp_for(root: RootId, listing: Listing | Unchanged) -> DirScanned:
+    """The claim that all of *listing* is known."""
+    return DirScanned(
+        root, listing.path, listing.inode, listing.mtime_ns, listing.ctime_ns, listing.signature, _now_ms()
+    )
+
+
 def _doubtful(root: RootId, path: bytes, inode: int) -> DirScanned:
     return DirScanned(root, path, inode, mtime_ns=0, ctime_ns=0, signature=0, scanned_ms=_now_ms())
 
@@ -221,7 +227,7 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _is_trusted(known: KnownDir, listing: Listing) -> bool:
+def is_trusted(known: KnownDir, listing: Listing | Unchanged) -> bool:
     """True if phase 1 of the next start can believe what is stored; else store today's stamps."""
     stored = (known.inode, known.mtime_ns, known.ctime_ns)
     return stored == (listing.inode, listing.mtime_ns, listing.ctime_ns) and is_stamp_safe(known)

@@ -8,6 +8,7 @@ are absolute: keys and secrets, names of unfinished files, folders with .nomedia
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections import OrderedDict
@@ -29,6 +30,7 @@ CONTROL_FILES: Final = frozenset(os.fsencode(name) for name in CONTROL_NAMES)
 _MAX_IGNORE_FILE_BYTES: Final = 256 * 1024
 #: Patterns of unfinished names that are "*.suffix"; the others begin with . ~ # or end with ~ or #, or are "4913".
 _PARTIAL_SUFFIXES: Final = frozenset(text[1:] for text in PATTERNS if text.startswith("*."))
+_SALT_VERSION: Final = 1  # count up when rules come to mean something else
 _SIMPLE = re.compile(r"[^*?\[\]\\!/ ]+")  # no wildcard, no path
 _LITERAL = re.compile(r"[^*?\[\]\\!/]+")
 _SUFFIX = re.compile(r"\*(\.[^*?\[\]\\!/ ]+)")
@@ -154,6 +156,27 @@ class _Folder:
 
 
 _EMPTY: Final = _Folder()
+_MAX_FOLDERS: Final = 8192
+
+
+def _salt(text: bytes) -> bytes:
+    return hashlib.blake2b(text, digest_size=16).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """The rules of a folder and of all above it. `is_plain`: no ignore file on the way."""
+
+    sets: tuple[tuple[str, PatternSet], ...]
+    nomedia: Rule | None
+    salt: bytes
+    is_plain: bool = False
+
+    def below(self, folder: _Folder, path: str) -> _Chain:
+        """The same with one folder's files in front."""
+        own = tuple((path, patterns) for patterns in folder.sets)
+        salt = _salt(self.salt + repr((path, sorted(folder.stamps))).encode("utf-8", "surrogateescape"))
+        return _Chain(own + self.sets, self.nomedia or folder.nomedia, salt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +215,8 @@ class FolderRules:
     secrets: PatternSet | None
     include_hidden: bool
     quick: Quick | None = None
+    #: Stands for all rules that hold here, across restarts: while it is equal, equal entries are judged equally.
+    salt: bytes = b""
 
     def check(self, text: str, *, is_dir: bool) -> Rule | None:
         """The rule that leaves out the entry named *text* (as os.fsdecode gives it), or None."""
@@ -230,6 +255,10 @@ class Rules:
     _quick: Quick | None = field(init=False)
     _folders: OrderedDict[bytes, _Folder] = field(init=False, default_factory=OrderedDict)
     complaints: dict[bytes, tuple[str, ...]] = field(init=False, default_factory=dict)
+    _private_below: bytes | None = field(init=False, default=None)  # relative to the root; None: it lies elsewhere
+    _top: _Chain = field(init=False)
+    _chains: dict[bytes, _Chain] = field(init=False, default_factory=dict)
+    _generation: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self._settings_set = PatternSet(self.settings.exclude, "watch.exclude")
@@ -240,23 +269,27 @@ class Rules:
         self._secrets = _DEFAULT_SET(default_excludes.SECRETS, f"{origin}: keys and secrets") if use else None
         held = (self._settings_set, self._default_set, self._secrets)
         self._quick = Quick.of(patterns for patterns in held if patterns is not None)
+        if self.private and paths.is_below(self.private, self.root.rstrip(b"/")):
+            self._private_below = self.private[len(self.root.rstrip(b"/")) + 1 :]
+        elif self.private and paths.is_below(self.root, self.private):
+            self._private_below = b""  # the root lies in our own folder
+        always = tuple(("", patterns) for patterns in (self._settings_set, self._default_set) if patterns is not None)
+        self._top = _Chain(always, None, _salt(repr(self._all_settings()).encode()), is_plain=True)
 
     def folder(self, path: bytes) -> FolderRules:
         """Rules for the names in folder *path* (relative to the root). Reads the ignore files above it once."""
-        sets: list[tuple[str, PatternSet]] = []
-        absolute: Rule | None = None
-        for ancestor in paths.ancestors(path):  # deepest first
-            folder = self._load(ancestor)
-            absolute = folder.nomedia or absolute
-            sets += [(os.fsdecode(ancestor), patterns) for patterns in folder.sets]
-        has_own = bool(sets)
-        sets.append(("", self._settings_set))
-        if self._default_set is not None:
-            sets.append(("", self._default_set))
-        if self.private and self._is_private(path):
+        chain = self._chain(path)
+        absolute = chain.nomedia
+        if self._is_private(path):
             absolute = Rule("msearchd's own data", "built-in")
-        quick = self._quick if not has_own and absolute is None else None
-        return FolderRules(os.fsdecode(path), tuple(sets), absolute, self._secrets, self.settings.include_hidden, quick)
+        quick = self._quick if chain.is_plain and absolute is None else None
+        return FolderRules(
+            os.fsdecode(path), chain.sets, absolute, self._secrets, self.settings.include_hidden, quick, chain.salt
+        )
+
+    def salt(self, path: bytes) -> bytes:
+        """`FolderRules.salt` of folder *path*, without the rest."""
+        return self._chain(path).salt
 
     def check_path(self, path: bytes, *, is_dir: bool) -> Rule | None:
         """The rule that leaves *path* out, be it by its own name or by a folder above it."""
@@ -273,24 +306,52 @@ class Rules:
         wanted = frozenset(stamp for stamp in stamps if stamp[0] in self._names())
         return self._load(path).stamps == wanted
 
+    def _all_settings(self) -> tuple[object, ...]:
+        """All that decides, but the ignore files."""
+        s = self.settings
+        kept = (s.exclude, s.use_default_excludes, s.include_hidden, s.use_gitignore, s.max_file_bytes)
+        return (_SALT_VERSION, default_excludes.VERSION, PATTERNS, self.private, *kept)
+
     def forget(self, path: bytes) -> None:
         """Read the ignore files of folder *path* again when next asked."""
+        self._generation += 1
         self._folders.pop(path, None)
+        self._chains = {}
         self.complaints.pop(path, None)
 
     def all_complaints(self) -> tuple[str, ...]:
         """Lines of the ignore files read so far that are no patterns, and are passed over."""
         return tuple(complaint for lines in list(self.complaints.values()) for complaint in lines)
 
+    def _chain(self, path: bytes) -> _Chain:
+        """The ignore files of *path* and of all folders above it. Where there is none, that of the folder above."""
+        todo: list[bytes] = []
+        chains, generation = self._chains, self._generation
+        chain = chains.get(path)
+        at = path
+        while chain is None:
+            todo.append(at)
+            chain = chains.get(paths.parent(at)) if at else self._top
+            at = paths.parent(at)
+        for folder_path in reversed(todo):
+            folder = self._load(folder_path)
+            if folder is not _EMPTY:
+                chain = chain.below(folder, os.fsdecode(folder_path))
+            if generation == self._generation and len(chains) < _MAX_FOLDERS:
+                chains[folder_path] = chain
+        if len(chains) >= _MAX_FOLDERS:
+            self._chains = {}
+        return chain
+
     def _is_private(self, path: bytes) -> bool:
-        full = paths.join(self.root, path)
-        return full == self.private or full.startswith(self.private + b"/")
+        own = self._private_below
+        return own is not None and paths.is_below(path, own)
 
     def _load(self, path: bytes) -> _Folder:
         found = self._folders.get(path)
         if found is None:
             found = self._folders[path] = self._read(path)
-            while len(self._folders) > 8192:  # about 1 MB; folders without ignore files share one value
+            while len(self._folders) > _MAX_FOLDERS:  # about 1 MB; folders without ignore files share one value
                 self._folders.popitem(last=False)
         return found
 

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 from msearchd.domain.asset import KnownDir, RootId, StatFingerprint
 from msearchd.watch.changes import Change
 
-__all__ = ["ChangeSink", "KnownDir", "KnownFile", "KnownTree", "SingleFileLookup"]
+__all__ = ["ChangeSink", "KnownDir", "KnownFile", "KnownTree", "ManyDirectories", "SingleFileLookup"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,14 @@ class SingleFileLookup(Protocol):
 
     async def file(self, root: RootId, path: bytes) -> StatFingerprint | None:
         """The file at *path*; None if it is not known."""
+
+
+@runtime_checkable
+class ManyDirectories(Protocol):
+    """A KnownTree that can look at many directories in one read; without it a scan asks for each by itself."""
+
+    async def some_directories(self, root: RootId, wanted: Sequence[bytes]) -> dict[bytes, KnownDir | None]:
+        """Each of *wanted* -> the directory there; None if it was never compared."""
 
 
 class ChangeSink(Protocol):

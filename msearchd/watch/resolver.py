@@ -15,8 +15,9 @@ from msearchd.domain.asset import RootId
 from msearchd.watch import hints, paths
 from msearchd.watch.changes import Change, TreeMoved
 from msearchd.watch.comparer import Comparer, Manner
-from msearchd.watch.disk import FolderLook, Listing, NotListed, RootContext, RootUnreadable, Walk
+from msearchd.watch.disk import FolderLook, NotListed, RootContext, RootUnreadable, Walk
 from msearchd.watch.ignore import CONTROL_FILES
+from msearchd.watch.listing import Listing
 from msearchd.watch.plan import Found, in_order
 from msearchd.watch.ports import KnownTree
 from msearchd.watch.settler import Settled
@@ -182,7 +183,7 @@ def _look(context: RootContext, wanted: Mapping[bytes, Settled]) -> _Seen:
             elif folder:
                 by_folder.setdefault(paths.parent(folder), {})[paths.name_of(folder)] = None
         for path in sorted(to_list, key=lambda path: path.replace(b"/", b"\0")):
-            listing = walk.read(path)
+            listing = walk.read_whole(path)
             if isinstance(listing, Listing):
                 seen.listings.append(listing)
             elif listing.kind == "unreadable":

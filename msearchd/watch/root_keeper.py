@@ -22,7 +22,7 @@ from msearchd.watch.changes import RootWent
 from msearchd.watch.clocks import Clocks
 from msearchd.watch.disk import RootContext, RootIdentity, RootUnreadable, open_root
 from msearchd.watch.disk_keeper import DiskKeeper
-from msearchd.watch.hints import Hint, WatchSource
+from msearchd.watch.hints import Hint, NoCoverage, WatchSource
 from msearchd.watch.lane import DiskLane
 from msearchd.watch.ports import ChangeSink, KnownTree
 from msearchd.watch.scan import ScanJob
@@ -194,6 +194,8 @@ class RootKeeper:
         watched.is_vouched = False
         watched.verify_at = float("inf")
         self._scans.add(watched, kind="stamps")
+        if not isinstance(watched.context.coverage, NoCoverage):
+            self._scans.add(watched, kind="attach")
         cursor = self._disks.cursor(watched)
         if cursor and cursor != (b"",):  # a scan was cut off: first what it had not reached
             self._scans.add(watched, kind="repair", folders=cursor)

@@ -17,22 +17,24 @@ from typing import Final, Literal
 from msearchd.domain.asset import KnownDir, RootId, StatFingerprint
 from msearchd.watch import hints, paths
 from msearchd.watch.changes import DirScanned, FileMoved, TreeMoved
-from msearchd.watch.comparer import Comparer, Held, Manner, is_stamp_safe, stamp_of
-from msearchd.watch.disk import Listing, NotListed, RootContext, RootUnreadable, Walk
+from msearchd.watch.comparer import Comparer, Held, Manner, is_stamp_safe, is_trusted, stamp_for, stamp_of
+from msearchd.watch.disk import NotListed, RootContext, RootUnreadable, Walk
 from msearchd.watch.ignore import FolderRules
+from msearchd.watch.listing import Listing, Unchanged
 from msearchd.watch.plan import Found, in_order, move_key
-from msearchd.watch.ports import ChangeSink, KnownTree
+from msearchd.watch.ports import ChangeSink, KnownTree, ManyDirectories
 from msearchd.watch.resolver import OnDisk, Resolved
 from msearchd.watch.settler import Settled
 from msearchd.watch.status import ScanSummary
 
-#: "stamps": phase 1 of a start, looks at the times of known folders only; "quick": lists those that changed;
-#: "start": phase 2, the whole tree, finds edits in place; "verify": the same by the clock; "live": below a new folder.
-ScanKind = Literal["live", "stamps", "quick", "repair", "start", "verify"]
+#: "stamps": phase 1 of a start, looks at the times of known folders only; "quick": lists those that changed; "attach":
+#: enters every known folder, so that its source watches it, and looks at the times once more; "start": phase 2, the whole
+#: tree, finds edits in place; "verify": the same by the clock; "live": below a new folder.
+ScanKind = Literal["live", "stamps", "quick", "attach", "repair", "start", "verify"]
 
 _SLICE_S: Final = 0.02
-_SLICE_ENTRIES: Final = 2000
-_SLICE_DIRS: Final = 64
+_SLICE_ENTRIES: Final = 5000
+_SLICE_DIRS: Final = 256
 _MAX_QUICK_DIRS: Final = 20_000
 _MAX_FOLDERS: Final = 5000  # where one walk begins; 1 MB
 
@@ -62,7 +64,7 @@ class ScanJob:
         self.known_files = 0
         self.is_root_empty = False
         self.began_at: float | None = None
-        self._at_end = False
+        self.slice_dirs = 16
 
     @property
     def root(self) -> RootId:
@@ -84,7 +86,7 @@ class ScanJob:
     @property
     def is_whole_root(self) -> bool:
         """True if nothing of the root is left out."""
-        return self.folders == (b"",) and self.kind not in {"stamps", "quick"}
+        return self.folders == (b"",) and self.kind not in {"stamps", "quick", "attach"}
 
     def __repr__(self) -> str:
         return f"<ScanJob {self.kind} of root {self.root} {self.path!r}: {self.dirs} dirs, {len(self.stack)} to go>"
@@ -112,14 +114,21 @@ class Scanner:
         if job.began_at is None:
             job.began_at = time.monotonic()
             job.known_files = await self._known.count_files(job.root)
-        if job.kind == "stamps":
+        if job.kind in {"stamps", "attach"}:
             return await self._step_stamps(job)
         if not job.stack:
             return True
-        slice_ = await self._on_disk(job.context, functools.partial(_read_slice, job))
+        known = await self._known_of(job.root, job.stack[-job.slice_dirs :])
+        expected = {path: row.signature for path, row in known.items() if row is not None}
+        slice_ = await self._on_disk(job.context, functools.partial(_read_slice, job, expected))
+        job.slice_dirs = min(_SLICE_DIRS, 2 * len(slice_) + 8)  # what could not be read in time is asked for again
         found = Found()
         for result in slice_:
-            await self._take(job, out, found, result)
+            known_dir = known.get(result.path)
+            if not isinstance(result, Unchanged):
+                await self._take(job, out, found, result, known_dir)
+            elif known_dir is not None:
+                _pass_by(job, out, found, result, known_dir)
         out.take_from(found)
         moves = await self._moves_from_held(job, found)
         changes = in_order(found, extra_moves=moves)
@@ -128,20 +137,28 @@ class Scanner:
             job.changes += sum(1 for change in changes if not isinstance(change, DirScanned))
         return not job.stack
 
+    async def _known_of(self, root: RootId, wanted: list[bytes]) -> dict[bytes, KnownDir | None]:
+        if isinstance(self._known, ManyDirectories):
+            return await self._known.some_directories(root, wanted)
+        return {path: await self._known.directory(root, path) for path in wanted}
+
     async def _step_stamps(self, job: ScanJob) -> bool:
-        """Phase 1: a folder whose times are as stored lost and got no entry. 5 % of the cost of listing it."""
+        """Phase 1: a folder whose times are as stored lost and got no entry. A tenth of the cost of listing it."""
         if job.stamps is None:
             job.stamps = self._known.directories(job.root)
         batch = await anext(job.stamps, None)
         if batch is None:
             return True
-        changed = await self._on_disk(job.context, functools.partial(_changed_dirs, job.context, batch))
+        look = _changed_dirs if job.kind == "attach" else _changed_stamps
+        changed = await self._on_disk(job.context, functools.partial(look, job.context, batch))
         job.dirs += len(batch)
         if len(job.changed_dirs) + len(changed) <= _MAX_QUICK_DIRS:  # else phase 2 finds them as soon
             job.changed_dirs += changed
         return False
 
-    async def _take(self, job: ScanJob, out: Resolved, found: Found, result: Listing | NotListed) -> None:
+    async def _take(
+        self, job: ScanJob, out: Resolved, found: Found, result: Listing | NotListed, known_dir: KnownDir | None
+    ) -> None:
         place = (job.root, result.path)
         if isinstance(result, NotListed):
             if result.kind == "unreadable":
@@ -153,10 +170,9 @@ class Scanner:
             return
         out.readable.add(place)
         job.dirs += 1
-        job.files += len(result.rows)
+        job.files += result.file_count
         if not result.path:
-            job.is_root_empty = not (result.rows or result.subdirs or result.excluded)
-        known_dir = await self._known.directory(job.root, result.path)
+            job.is_root_empty = not (result.file_count or result.subdirs or result.excluded)
         manner = Manner(is_live=job.kind == "live", is_forced=job.is_forced, held=job.vanished)
         moved = await self._comparer.take_listing(found, job.root, result, known_dir, manner)
         if isinstance(moved, TreeMoved):
@@ -199,18 +215,53 @@ def vanished_as_hints(job: ScanJob, *, now: float) -> list[Settled]:
     ]
 
 
-def _read_slice(job: ScanJob) -> list[Listing | NotListed]:
+def _read_slice(job: ScanJob, expected: Mapping[bytes, int]) -> list[Listing | Unchanged | NotListed]:
     """In the thread: list folders from the stack until the slice is used up. Children go on the stack afterwards."""
-    out: list[Listing | NotListed] = []
+    out: list[Listing | Unchanged | NotListed] = []
     entries = 0
     until = time.monotonic() + _SLICE_S
     with Walk(job.context) as walk:
         # Depth first by slices: the stack stays as small as the widest level of one branch.
-        while job.stack and entries < _SLICE_ENTRIES and len(out) < _SLICE_DIRS and time.monotonic() < until:
-            result = walk.read(job.stack.pop())
+        while job.stack and entries < _SLICE_ENTRIES and len(out) < job.slice_dirs and time.monotonic() < until:
+            path = job.stack.pop()
+            result = walk.read(path, expected=expected.get(path, 0))
             out.append(result)
-            entries += len(result.rows) if isinstance(result, Listing) else 0
+            entries += 0 if isinstance(result, NotListed) else result.file_count
     return out
+
+
+def _pass_by(job: ScanJob, out: Resolved, found: Found, listing: Unchanged, known_dir: KnownDir) -> None:
+    """A folder in which nothing changed: nearly all of them, so this is short."""
+    job.dirs += 1
+    job.files += listing.file_count
+    path = listing.path
+    if not path:
+        job.is_root_empty = not listing.has_entries
+    out.readable.add((job.root, path))
+    if not is_trusted(known_dir, listing):
+        found.scanned.append(stamp_for(job.root, listing))
+    if listing.subdirs and job.kind != "quick":
+        job.stack += sorted([paths.join(path, name) for name in listing.subdirs], reverse=True)
+
+
+def _changed_stamps(context: RootContext, batch: list[tuple[bytes, KnownDir]]) -> list[bytes]:
+    """In the thread: those folders of *batch* whose times differ from the stored ones, by one lstat each."""
+    changed: dict[bytes, None] = {}
+    with Walk(context) as walk:
+        for path, known in batch:
+            seen = walk.stamp_only(path)
+            if (
+                seen is not None
+                and is_stamp_safe(known)
+                and stamp_of(seen) == (known.inode, known.mtime_ns, known.ctime_ns)
+            ):
+                continue
+            if context.mounts and context.mounts.is_away(path):
+                continue  # known, and kept as it is
+            if seen is None or context.rules.check_path(path, is_dir=True) is not None:
+                path = paths.parent(path)  # noqa: PLW2901 - gone or newly left out: its parent's change
+            changed[path] = None
+    return list(changed)
 
 
 def _changed_dirs(context: RootContext, batch: list[tuple[bytes, KnownDir]]) -> list[bytes]:

@@ -10,7 +10,9 @@ from msearchd.domain.asset import RootId
 from msearchd.watch.scan import ScanJob, ScanKind
 from msearchd.watch.watched import WatchedRoot
 
-_ORDER: Final[dict[ScanKind, int]] = {"live": 0, "stamps": 1, "quick": 2, "repair": 3, "start": 4, "verify": 5}
+_ORDER: Final[dict[ScanKind, int]] = {
+    "live": 0, "stamps": 1, "quick": 2, "attach": 3, "repair": 4, "start": 5, "verify": 6,
+}  # fmt: skip
 
 
 class ScanQueue:

@@ -5,9 +5,13 @@ import os
 import random
 import shutil
 import subprocess
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from watch_world import ONE, MemoryTree, differences, until, watching
 
 from msearchd import errors
@@ -17,7 +21,7 @@ from msearchd.watch import default_excludes
 from msearchd.watch.changes import DirScanned, FileGone, FileLeft, FileMoved, FileSeen, FileTouched, TreeGone, TreeMoved
 from msearchd.watch.disk import RootContext
 from msearchd.watch.hints import NoCoverage
-from msearchd.watch.ignore import PatternSet, Rules
+from msearchd.watch.ignore import FolderRules, PatternSet, Rules
 from msearchd.watch.scan import _changed_dirs
 
 
@@ -367,3 +371,57 @@ def test_the_memory_of_these_tests_is_idempotent():
     for _ in range(2):
         memory._apply_one(change)
     assert list(memory.tops[ONE].dirs) == [b"a"]
+
+
+async def test_an_unchanged_tree_is_passed_by_without_asking_a_rule_about_any_file(root, tmp_path, monkeypatch):
+    memory = await scanned(root, tmp_path)
+    memory.log.clear()
+    asked = []
+    real = FolderRules.check
+
+    def check(self, text, *, is_dir):
+        asked.append(text) if not is_dir else None
+        return real(self, text, is_dir=is_dir)
+
+    monkeypatch.setattr(FolderRules, "check", check)
+    await scanned(root, tmp_path, memory)
+    assert asked == []
+    (root / "b" / "new.txt").write_text("x")
+    await scanned(root, tmp_path, memory)
+    assert "new.txt" in asked
+    assert [c.path for c in memory.of(FileSeen)] == [b"b/new.txt"]
+
+
+async def test_a_rule_written_while_the_daemon_was_down_reaches_folders_in_which_nothing_changed(root, tmp_path):
+    deep = root / "b" / "c" / "d"
+    deep.mkdir(parents=True)
+    (deep / "x.txt").write_text("x")
+    memory = await scanned(root, tmp_path)
+    assert b"b/c/d/x.txt" in memory.all_files()
+    (root / ".msearchignore").write_text("x.txt\n")
+    await scanned(root, tmp_path, memory)
+    assert b"b/c/d/x.txt" not in memory.all_files()
+    (root / ".msearchignore").unlink()
+    await scanned(root, tmp_path, memory)
+    assert b"b/c/d/x.txt" in memory.all_files()
+    await scanned(root, tmp_path, memory, exclude=("x.txt",))
+    assert b"b/c/d/x.txt" not in memory.all_files()
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", "a", "a/b", "a/b/c"]), st.sampled_from(["x", "!x", "b/", None]))))
+def test_remembered_rules_are_always_those_of_the_disk_once_forgotten_where_they_changed(steps):
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        (base / "a" / "b" / "c").mkdir(parents=True)
+        kept = Rules(os.fsencode(base), WatchSettings())
+        for at, line in steps:
+            path = base / at / ".msearchignore"
+            path.write_text(line + "\n") if line else path.unlink(missing_ok=True)
+            kept.forget(os.fsencode(at))
+            fresh = Rules(os.fsencode(base), WatchSettings())
+            for where in (b"", b"a", b"a/b", b"a/b/c"):
+                assert kept.salt(where) == fresh.salt(where)
+                for name in ("x", "b"):
+                    assert kept.folder(where).check(name, is_dir=name == "b") == fresh.folder(where).check(
+                        name, is_dir=name == "b"
+                    )

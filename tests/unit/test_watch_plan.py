@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msearchd.domain.asset import KnownDir, RootId, StatFingerprint
 from msearchd.watch import mounts
 from msearchd.watch.changes import DirScanned, FileGone, FileMoved, FileSeen, TreeGone, TreeMoved
-from msearchd.watch.disk import signature
+from msearchd.watch.listing import signature
 from msearchd.watch.plan import (
     Appeared,
     Found,

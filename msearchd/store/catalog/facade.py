@@ -157,6 +157,10 @@ class Catalog(CatalogSearch):
         """The folder as it was last compared; None if it never was."""
         return await self._database.read(lambda c: known.directory(c, root, path))
 
+    async def some_directories(self, root: RootId, wanted: Sequence[bytes]) -> dict[bytes, KnownDir | None]:
+        """Each of *wanted* -> the folder as it was last compared; None if it never was. One read for all."""
+        return await self._database.read(lambda c: known.some_directories(c, root, wanted))
+
     async def files(self, root: RootId, path: bytes) -> dict[bytes, StatFingerprint]:
         """Direct child files by name, those that are gone left out."""
         return await self._database.read(lambda c: known.files(c, root, path))

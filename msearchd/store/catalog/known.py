@@ -28,6 +28,11 @@ def directory(c: sqlite3.Connection, root: RootId, path: bytes) -> KnownDir | No
     return known if known.scanned_ms else None
 
 
+def some_directories(c: sqlite3.Connection, root: RootId, wanted: Sequence[bytes]) -> dict[bytes, KnownDir | None]:
+    """Each of *wanted* as it was last compared: one read of a scan's slice."""
+    return {path: directory(c, root, path) for path in wanted}
+
+
 def files(c: sqlite3.Connection, root: RootId, path: bytes) -> dict[bytes, StatFingerprint]:
     """Direct child files that are not gone."""
     dir_id = paths.find_dir(c, root, path)

@@ -1,0 +1,181 @@
+"""One directory as a whole: what is in it, what rules leave out, and one number that stands for all of it.
+
+In: an open directory, the rules, the number of the last comparison. Out: a Listing. Equal numbers end the work early: then
+neither a rule nor a file is looked at, only names and stats are read, which is most of what a bare walk costs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import marshal
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from msearchd.domain.asset import StatFingerprint
+from msearchd.watch.hints import Entered
+from msearchd.watch.ignore import CONTROL_NAMES, FolderRules, Rules, Stamp
+from msearchd.watch.left import reason_to_leave
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: An entry: name, size, mtime_ns, ctime_ns, inode.
+Row = tuple[str, int, int, int, int]
+_TRIES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A whole directory. Excluded entries are not in it; `excluded` counts them."""
+
+    path: bytes
+    inode: int
+    mtime_ns: int
+    ctime_ns: int
+    device: int
+    rows: list[Row]  # empty if `is_unchanged`
+    left: dict[bytes, str]  # name -> reason; its row is there too, with inode 0
+    subdirs: list[bytes]
+    signature: int
+    entered: Entered = field(default_factory=Entered)
+    excluded: int = 0
+    held: frozenset[bytes] = frozenset()  # subdirectories whose disk is away: missing, they are not deleted
+    file_count: int = 0
+
+    def files(self) -> dict[bytes, StatFingerprint]:
+        """Files by name. Made on demand: of an unchanged directory nobody asks."""
+        return {os.fsencode(row[0]): StatFingerprint(*row[1:]) for row in self.rows}
+
+
+class Unchanged(NamedTuple):
+    """A directory whose signature is the expected one: nothing but names and stats was looked at.
+
+    `subdirs`: those that no rule leaves out; `file_count` counts every other entry. (A tuple: made of nearly every directory.)
+    """
+
+    path: bytes
+    inode: int
+    mtime_ns: int
+    ctime_ns: int
+    signature: int
+    subdirs: list[bytes]
+    file_count: int
+    has_entries: bool
+
+
+def list_folder(
+    path: bytes,
+    fd: int,
+    rules: Rules,
+    *,
+    max_file_bytes: int,
+    entered: Entered,
+    held: frozenset[bytes],
+    expected: int = 0,
+) -> Listing | Unchanged:
+    """List the directory open as *fd*. *expected*: signature of the last comparison, 0 if there is none. Raises OSError.
+
+    A changed ignore file in the directory counts at once.
+    """
+    if expected and entered.was is None:
+        found = _if_unchanged(path, fd, rules, expected)
+        if found is not None:
+            return found
+    for _ in range(_TRIES):
+        listing, stamps = _list_once(path, fd, rules.folder(path), max_file_bytes, entered, held)
+        if rules.is_current(path, stamps):
+            break
+        rules.forget(path)  # an ignore file here is new, changed or gone
+    return listing
+
+
+def signature(rows: Sequence[Row], subdirs: Sequence[str], salt: bytes = b"") -> int:
+    """Signed 64-bit hash of a directory's entries, never 0 (BLAKE2b). *salt*: what else must be equal, the rules.
+
+    Equal signatures: nothing to compare.
+    """
+    digest = hashlib.blake2b(marshal.dumps((sorted(rows), sorted(subdirs)), 2), digest_size=8, key=salt).digest()
+    return int.from_bytes(digest, "little", signed=True) or 1
+
+
+def _if_unchanged(path: bytes, fd: int, rules: Rules, expected: int) -> Unchanged | None:
+    """What there is to say if the signature is *expected*. Excluded entries are part of it: no rule is asked for a file."""
+    status = os.fstat(fd)
+    rows: list[Row] = []
+    subdirs: list[str] = []
+    add = rows.append
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                subdirs.append(entry.name)
+                continue
+            try:
+                seen = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                return None
+            add((entry.name, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino))
+    if signature(rows, subdirs, rules.salt(path)) != expected:
+        return None
+    kept: list[bytes] = []
+    if subdirs:
+        check = rules.folder(path).check
+        kept = [os.fsencode(name) for name in subdirs if check(name, is_dir=True) is None]
+    return Unchanged(
+        path, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, expected, kept, len(rows), bool(rows or subdirs)
+    )
+
+
+def _list_once(
+    path: bytes, fd: int, rules: FolderRules, max_file_bytes: int, entered: Entered, held: frozenset[bytes]
+) -> tuple[Listing, list[Stamp]]:
+    # Before the entries: a change while we read leaves an older stamp behind, and phase 1 looks again.
+    status = os.fstat(fd)
+    stamps: list[Stamp] = []
+    rows: list[Row] = []
+    everything: list[Row] = []
+    left: dict[bytes, str] = {}
+    subdirs: list[str] = []
+    kept: list[bytes] = []
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            name = entry.name
+            if entry.is_dir(follow_symlinks=False):
+                subdirs.append(name)
+                if name in CONTROL_NAMES:
+                    stamps += _stamp_of(entry)
+                if rules.check(name, is_dir=True) is None:
+                    kept.append(os.fsencode(name))
+                continue
+            try:
+                seen = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # it went while we read; its hint is on the way
+            row = (name, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)
+            everything.append(row)
+            if name in CONTROL_NAMES:
+                stamps.append((name, seen.st_size, seen.st_mtime_ns, seen.st_ino))
+            if rules.check(name, is_dir=False) is not None or not stat.S_ISREG(seen.st_mode):
+                continue
+            reason = reason_to_leave(fd, name, seen, max_file_bytes=max_file_bytes)
+            if reason:
+                left[os.fsencode(name)] = reason
+                row = (*row[:4], 0)
+            rows.append(row)
+    excluded = len(subdirs) - len(kept) + len(everything) - len(rows)
+    # What is left alone for a reason is judged anew each time: not every reason shows in a stat.
+    salt = rules.salt if not left else hashlib.blake2b(repr(sorted(left.items())).encode(), key=rules.salt).digest()
+    listing = Listing(
+        path, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_dev, rows, left, kept,
+        signature(everything, subdirs, salt), entered, excluded, held, file_count=len(rows),
+    )  # fmt: skip
+    return listing, stamps
+
+
+def _stamp_of(entry: os.DirEntry[str]) -> list[Stamp]:
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return []
+    return [(entry.name, status.st_size, status.st_mtime_ns, status.st_ino)]
