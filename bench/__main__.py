@@ -17,6 +17,7 @@ BENCHES: dict[str, tuple[str, ...]] = {
     "queue_bench": (),
     "extract_bench": (),
     "inference_bench": (),
+    "pool_bench": (),
     "gateway_bench": (),
     "store_bench": (),
     "search_bench": (),

@@ -329,7 +329,7 @@ class LoadedModel:
             is_pinned=self.is_pinned,
             reason=self._failure[1].sentence() if failed and self._failure else "",
             serves=self.spec.serves,
-            batch_cost=int(learned.get("cost", 0)),
+            batch_cost=int(learned.get("size", 0)),
             cost_unit=parcel.COST_UNITS.get(kind, ""),
             throughput=float(learned.get("cost_per_s", 0.0)),
             loads=self._loads,
@@ -431,7 +431,7 @@ class LoadedModel:
     def _batch_cost(self, kind: str) -> int:
         """Rough cost of a full batch, for how much goes into a window."""
         limit = int(self.spec.start["batch_tokens"])
-        learned = int(self._learned.get(kind, {}).get("cost", 0)) if kind in {"text", "pair"} else 0
+        learned = int(self._learned.get(kind, {}).get("size", 0)) if kind in {"text", "pair"} else 0
         return parcel.batch_cost(kind, batch_tokens=learned or limit or FIRST_COST["text"])
 
     async def _pieces(

@@ -125,7 +125,7 @@ async def test_what_was_measured_is_remembered_and_damage_to_it_costs_nothing(tm
     (key,) = json.loads(file.read_text())["models"]
     figures = FiguresFile(file).get(key)
     assert figures.host_bytes > 40 << 20
-    assert figures.batches["text"]["cost"] == status.batch_cost
+    assert figures.batches["text"]["size"] == status.batch_cost
     async with fake_pool(tmp_path, model) as pool:
         await pool.preload(MODEL)
         assert pool.snapshot().models[0].batch_cost <= 1024  # no warm-up beyond what was learned to fail

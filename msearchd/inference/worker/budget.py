@@ -66,8 +66,13 @@ class Budget:
     settled_batches: int = 0
 
     def as_learned(self) -> dict[str, float]:
-        """What a successor may begin with, and what people see: cost units of a batch, and of a second."""
-        learned = {"cost": float(self.cost), "cost_per_s": round(self.cost_per_s, 1), "settled": float(not self.trial)}
+        """What a successor may begin with (`cost`), and what people see: `size` of a batch as it is cut, speed a second."""
+        learned = {
+            "cost": float(self.cost),
+            "size": float(self.for_bulk()),
+            "cost_per_s": round(self.cost_per_s, 1),
+            "settled": float(not self.trial),
+        }
         return learned if self.shortage_at == float("inf") else {**learned, "shortage_at": self.shortage_at}
 
     def after_warm_up(self) -> Budget:
