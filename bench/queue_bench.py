@@ -384,6 +384,33 @@ def size_rows(report: Report, folder: Folder, jobs: int, pending: int, rounds: i
     report.bar(f"open with {pending:,} pending, seconds", value=min(opened), at_most=1.0)
 
 
+async def growth_rows(report: Report, folder: Folder, pending: int, rounds: int) -> None:
+    """CPU of a job that is owed, claimed and completed beside 10,000, 100,000 and *pending* others, taking turns."""
+    turn = 5000
+    sizes = [size for size in (10_000, 100_000, pending) if size <= pending]
+    costs: dict[int, list[float]] = {size: [] for size in sizes}
+    async with contextlib.AsyncExitStack() as stack:
+        queues = {}
+        for size in sizes:
+            database = await Database.open(folder.new())
+            stack.push_async_callback(database.close)
+            queues[size] = JobQueue(database, SETTINGS, now_ms=clock)
+            await queues[size].open()
+            stack.push_async_callback(queues[size].close)
+            await enqueue_lists(queues[size], size)
+        for number in range(rounds * 3):
+            for size in sizes if number % 2 else reversed(sizes):
+                began = time.process_time()
+                await enqueue_lists(queues[size], turn, first=size + number * turn)
+                await drain(queues[size], turn, is_grouped=True)
+                costs[size].append((time.process_time() - began) / turn)
+    least = {size: min(found) for size, found in costs.items()}
+    for size in sizes:
+        report.row(f"CPU a job, {size:,} pending", us=least[size] * 1e6)
+    for size in sizes[1:]:
+        report.bar(f"CPU a job with {size:,} pending, against 10,000", value=least[size] / least[10_000], at_most=1.15)
+
+
 async def _cost_of_counts(queue: JobQueue) -> float:
     began = time.perf_counter()
     await queue.counts()
@@ -400,6 +427,7 @@ def main() -> int:
         enqueue_rows(report, folder, options.jobs, options.rounds)
         claim_rows(report, folder, options.jobs, options.rounds)
         size_rows(report, folder, options.jobs, options.pending, options.rounds)
+        asyncio.run(growth_rows(report, folder, options.pending, options.rounds))
     finally:
         shutil.rmtree(folder.path, ignore_errors=True)
     return report.finish()
