@@ -20,9 +20,18 @@ _EMBED_GROUP: Final = 64
 
 
 def lanes_of(
-    runner: Runner, embed: EmbedStep, *, workers: int, models: Sequence[ModelKey], recovered: asyncio.Event
+    runner: Runner,
+    embed: EmbedStep,
+    *,
+    workers: int,
+    models: Sequence[ModelKey],
+    recovered: asyncio.Event,
+    speech: ModelKey | None = None,
 ) -> list[Lane]:
-    """One lane for reading, one for pixels, one for moves, one for each of *models*; what writes points waits for *recovered*."""
+    """One lane for reading, one for pixels, one for speech, one for moves, one for each of *models*.
+
+    What writes points waits for *recovered*.
+    """
 
     async def embed_group(jobs: Sequence[Job]) -> None:
         await runner.run_group(jobs, embed.run)
@@ -46,6 +55,10 @@ def lanes_of(
             opens=recovered,
         ),
     ]
+    if speech is not None:
+        # One sound at a time: a recording of hours is one job, and a model that listens wants all of its device.
+        hear = (Step.TRANSCRIBE, str(speech))
+        lanes.append(Lane(name="transcribe", steps=(hear,), run=runner.run_each, concurrency=1, claim_ahead=1))
     lanes += [
         # Two groups in flight: one is embedded while the other's points are stored.
         Lane(

@@ -5,32 +5,23 @@ In: a claimed job. Out: rows, and the steps owed next. Raises MsearchError; the 
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
-from collections.abc import Awaitable, Callable, Collection, Iterator
-from typing import Final
+from collections.abc import Awaitable, Callable
 
 from msearchd import errors
-from msearchd.domain.asset import RootId, RootState
 from msearchd.domain.job import Job, Owed, Step
 from msearchd.domain.media import Extraction, Identified, SegmentKind
-from msearchd.domain.space import ModelKey
 from msearchd.media.client import ChangedWhileReading, Extractors
 from msearchd.media.registry import skip_reason, steps_for
 from msearchd.orchestrator import plan
-from msearchd.orchestrator.intake import root_cause
+from msearchd.orchestrator.at_hand import AskForScan, asset_at_hand, vanishing
 from msearchd.orchestrator.keyed_locks import KeyedLocks
 from msearchd.orchestrator.outcomes import Outcomes
 from msearchd.settings import ExtractSettings
 from msearchd.store.catalog import AssetRow, Catalog, ContentRow
 from msearchd.store.vector_store import VectorStore
 
-#: Time for the watcher to say that a file has gone; then its jobs are forgotten and nothing is retried.
-_VANISHED_RETRY_S: Final = 5.0
-
 Read = Callable[["AssetRow", "ContentRow", Identified], Awaitable[Extraction | None]]
-#: Tells the watcher to look at a folder again: (root, path relative to it).
-AskForScan = Callable[[RootId, bytes], None]
 
 
 class Steps:
@@ -45,7 +36,7 @@ class Steps:
         slow_extractors: Extractors,
         store: VectorStore,
         settings: ExtractSettings,
-        text_models: Callable[[], Collection[ModelKey]],
+        models: Callable[[], plan.Models],
         content_locks: KeyedLocks,
         ask_for_scan: AskForScan,
     ) -> None:
@@ -55,17 +46,17 @@ class Steps:
         self._slow_extractors = slow_extractors  # a scanned book must not keep a saved note waiting
         self._store = store
         self._settings = settings
-        self._text_models = text_models
+        self._models = models
         self._locks = content_locks
         self._ask_for_scan = ask_for_scan
 
     async def identify(self, job: Job) -> None:
         """Stat, hash, type; small files are read in the same visit. Plans what is owed next."""
-        asset = await self._asset(job)
+        asset = await asset_at_hand(self._catalog, job)
         if asset is None:
             await self._outcomes.done(job)
             return
-        with _vanishing(asset, self._ask_for_scan):
+        with vanishing(asset, self._ask_for_scan):
             identified, extraction = await self._extractors.identify_extract(asset.path)
 
         def commit(c: sqlite3.Connection) -> list[Owed]:
@@ -119,7 +110,7 @@ class Steps:
         return await self._slow_extractors.ocr(asset.path, identified, content.ocr_pages)
 
     async def _read_content(self, job: Job, read: Read) -> None:
-        asset = await self._asset(job)
+        asset = await asset_at_hand(self._catalog, job)
         content = await self._catalog.content_of(job.asset)
         if asset is None or content is None:
             await self._outcomes.done(job)
@@ -128,7 +119,7 @@ class Steps:
         async with self._locks.hold(content.content_hash):
             content = await self._catalog.content(content.id) or content
             try:
-                with _vanishing(asset, self._ask_for_scan):
+                with vanishing(asset, self._ask_for_scan):
                     extraction = await read(asset, content, identified)
             except ChangedWhileReading:
                 # Other bytes than those identified: begin again with them.
@@ -151,25 +142,17 @@ class Steps:
             return
         owed = [
             Owed(job.asset, step, target, job.priority)
-            for step, target in plan.after_ocr(progress(content, ()), text_models=self._text_models())
+            for step, target in plan.after_reading(progress(content, ()), text_models=self._models().of("text"))
         ]
         await self._outcomes.also(owed)
 
     def _next(self, job: Job, content: ContentRow, identified: Identified) -> list[Owed]:
-        steps = plan.steps_owed(
-            progress(content, steps_for(identified, self._settings)), text_models=self._text_models()
-        )
+        state, models = progress(content, steps_for(identified, self._settings)), self._models()
+        if job.step is Step.OCR:  # its pictures are owed since they were read
+            steps = plan.after_reading(state, text_models=models.of("text"))
+        else:
+            steps = plan.steps_owed(state, models=models)
         return [Owed(job.asset, step, target, job.priority) for step, target in steps]
-
-    async def _asset(self, job: Job) -> AssetRow | None:
-        """The asset if its file should still be there. Raises Misconfigured-like blocking where its root is offline."""
-        asset = await self._catalog.asset(job.asset)
-        if asset is None or asset.is_gone:
-            return None
-        if asset.root_state is not RootState.ONLINE:
-            message = "its folder is offline"
-            raise errors.Misconfigured(message, key=root_cause(asset.root), hint="it goes on when the folder is back")
-        return asset
 
 
 def progress(content: ContentRow, readable_steps: tuple[Step, ...]) -> plan.ContentProgress:
@@ -181,16 +164,6 @@ def progress(content: ContentRow, readable_steps: tuple[Step, ...]) -> plan.Cont
         has_ocr=content.has_ocr,
         segments=content.segments,
         embedded_by=content.live_models,
+        samples=content.samples,
+        is_heard=content.is_heard,
     )
-
-
-@contextlib.contextmanager
-def _vanishing(asset: AssetRow, ask_for_scan: AskForScan) -> Iterator[None]:
-    """A file that is not there is no failure: the watcher looks at its folder again, and the job waits for the answer."""
-    try:
-        yield
-    except errors.NotFound as error:
-        ask_for_scan(asset.root, asset.relative.rpartition(b"/")[0])
-        # Not done with it: where the whole root is gone for a while, the file comes back unchanged and unseen.
-        message = f"the file is not there: {error}"
-        raise errors.RetryLater(message, after_s=_VANISHED_RETRY_S) from error

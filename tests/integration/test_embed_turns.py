@@ -14,9 +14,10 @@ from msearchd.domain.job import Job, JobId, Priority, Step
 from msearchd.domain.media import Segment, SegmentKind
 from msearchd.domain.space import ModelKey, Space, SpaceName
 from msearchd.orchestrator.document_vectors import DocumentVectors
-from msearchd.orchestrator.embed import PASSAGES_PER_REQUEST, EmbedStep
+from msearchd.orchestrator.embed import EmbedStep
 from msearchd.orchestrator.keyed_locks import KeyedLocks
 from msearchd.orchestrator.runner import Runner
+from msearchd.orchestrator.samples import PER_REQUEST
 
 SPACE = Space(SpaceName("m-1"), ModelKey("m"), "f", 2)
 
@@ -102,7 +103,7 @@ def noted(_jobs):
 
 
 async def test_long_files_are_a_turn_each_and_the_rest_of_the_group_is_ready_again():
-    world = World(PASSAGES_PER_REQUEST, PASSAGES_PER_REQUEST, 5)
+    world = World(PER_REQUEST["text"], PER_REQUEST["text"], 5)
     await world.step.run(world.jobs(), noted)
     assert world.done == [0]
     assert world.ready_again == [1, 2]
@@ -111,7 +112,7 @@ async def test_long_files_are_a_turn_each_and_the_rest_of_the_group_is_ready_aga
 
 @pytest.mark.looptime(False)
 async def test_two_groups_with_the_same_jobs_do_not_wait_for_what_neither_embeds():
-    world = World(PASSAGES_PER_REQUEST, PASSAGES_PER_REQUEST)
+    world = World(PER_REQUEST["text"], PER_REQUEST["text"])
     first, second = world.jobs()
     world.gate = asyncio.Event()
     one = asyncio.create_task(world.step.run([first, second], noted))
@@ -134,13 +135,13 @@ async def test_short_files_are_one_turn_together():
 
 
 async def test_every_turn_ends_at_least_one_job_however_long_the_file():
-    world = World(10 * PASSAGES_PER_REQUEST, 1)
+    world = World(10 * PER_REQUEST["text"], 1)
     await world.step.run(world.jobs(), noted)
     assert world.done == [0]
 
 
 async def test_the_back_fill_has_one_turn_of_eight_where_better_jobs_fill_all_others():
-    world = World(PASSAGES_PER_REQUEST, PASSAGES_PER_REQUEST)
+    world = World(PER_REQUEST["text"], PER_REQUEST["text"])
     for _ in range(8):
         await world.step.run(world.jobs(Priority.LIVE, Priority.BACKFILL), noted)
     assert world.done.count(1) == 1
@@ -148,7 +149,7 @@ async def test_the_back_fill_has_one_turn_of_eight_where_better_jobs_fill_all_ot
 
 @pytest.mark.looptime(False)
 async def test_the_status_shows_what_is_embedded_now_and_not_what_waits_in_the_group():
-    world = World(PASSAGES_PER_REQUEST, 5)
+    world = World(PER_REQUEST["text"], 5)
     world.gate = asyncio.Event()
     runner = Runner(world, {}, tell=None)  # type: ignore[arg-type]
     turn = asyncio.create_task(runner.run_group(world.jobs(), world.step.run))

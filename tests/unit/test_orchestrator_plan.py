@@ -6,12 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msearchd.domain.job import JobState, Step
+from msearchd.domain.media import SegmentKind
 from msearchd.domain.space import ModelKey
 from msearchd.orchestrator.keyed_locks import KeyedLocks
-from msearchd.orchestrator.plan import ContentProgress, after_ocr, steps_owed
+from msearchd.orchestrator.plan import ContentProgress, Models, after_reading, steps_owed
 from msearchd.orchestrator.progress import RateMeter, eta_s
 
 MINILM = ModelKey("all-minilm-l6-v2")
+CLIP, CLAP, WHISPER = ModelKey("clip"), ModelKey("clap"), ModelKey("whisper")
+TEXT = Models({MINILM: "text"})
+ALL = Models({MINILM: "text", CLIP: "image", CLAP: "audio"}, WHISPER)
 
 
 def content(**changes):
@@ -27,56 +31,87 @@ def content(**changes):
 
 
 def test_an_unread_document_is_extracted_first():
-    assert steps_owed(content(), text_models=[MINILM]) == ((Step.EXTRACT, ""),)
+    assert steps_owed(content(), models=TEXT) == ((Step.EXTRACT, ""),)
 
 
 def test_a_type_that_cannot_be_read_owes_nothing():
-    assert steps_owed(content(readable_steps=()), text_models=[MINILM]) == ()
+    assert steps_owed(content(readable_steps=()), models=TEXT) == ()
 
 
 def test_a_scanned_page_is_read_before_it_is_embedded():
     scanned = content(is_extracted=True, wants_ocr=True, segments=1)
-    assert steps_owed(scanned, text_models=[MINILM]) == ((Step.OCR, ""),)
+    assert steps_owed(scanned, models=TEXT) == ((Step.OCR, ""),)
 
 
 def test_what_a_scan_has_besides_pixels_is_embedded_when_ocr_cannot_run():
     scanned = content(is_extracted=True, wants_ocr=True, segments=1)
-    assert after_ocr(scanned, text_models=[MINILM]) == ((Step.EMBED, MINILM),)
+    assert after_reading(scanned, text_models=[MINILM]) == ((Step.EMBED, MINILM),)
 
 
 def test_a_new_model_owes_only_its_own_embedding():
     known = content(is_extracted=True, segments=3, embedded_by=frozenset({MINILM}))
-    assert steps_owed(known, text_models=[MINILM, ModelKey("other")]) == ((Step.EMBED, "other"),)
+    assert steps_owed(known, models=Models({MINILM: "text", ModelKey("other"): "text"})) == ((Step.EMBED, "other"),)
 
 
 def test_a_file_without_text_owes_no_embedding():
-    assert steps_owed(content(is_extracted=True), text_models=[MINILM]) == ()
+    assert steps_owed(content(is_extracted=True), models=TEXT) == ()
+
+
+def test_a_picture_is_embedded_at_once_and_its_text_after_ocr():
+    photo = content(is_extracted=True, wants_ocr=True, segments=1, samples=frozenset({SegmentKind.IMAGE}))
+    assert steps_owed(photo, models=ALL) == ((Step.EMBED, CLIP), (Step.OCR, ""))
+    assert steps_owed(photo, models=TEXT) == ((Step.OCR, ""),)
+
+
+def test_a_sound_is_embedded_at_once_and_written_down_before_its_text_is_embedded():
+    sound = content(is_extracted=True, segments=1, samples=frozenset({SegmentKind.AUDIO}))
+    assert steps_owed(sound, models=ALL) == ((Step.EMBED, CLAP), (Step.TRANSCRIBE, WHISPER))
+    assert after_reading(sound, text_models=[MINILM]) == ((Step.EMBED, MINILM),)
+    heard = content(is_extracted=True, segments=1, samples=frozenset({SegmentKind.AUDIO}), is_heard=True)
+    assert steps_owed(heard, models=ALL) == ((Step.EMBED, CLAP), (Step.EMBED, MINILM))
+
+
+def test_a_model_that_is_switched_off_is_owed_nothing():
+    sound = content(is_extracted=True, segments=1, samples=frozenset({SegmentKind.AUDIO}))
+    assert steps_owed(sound, models=Models({})) == ()
+
+
+KINDS = st.frozensets(st.sampled_from([SegmentKind.IMAGE, SegmentKind.AUDIO, SegmentKind.PAGE]))
 
 
 @given(
-    extracted=st.booleans(), wants=st.booleans(), has=st.booleans(), segments=st.integers(0, 3), embedded=st.booleans()
+    samples=KINDS,
+    extracted=st.booleans(),
+    wants=st.booleans(),
+    has=st.booleans(),
+    segments=st.integers(0, 3),
+    embedded=st.frozensets(st.sampled_from([MINILM, CLIP, CLAP])),
+    heard=st.booleans(),
 )
-def test_doing_what_is_owed_always_ends(extracted, wants, has, segments, embedded):
-    state = content(
-        is_extracted=extracted,
-        wants_ocr=wants,
-        has_ocr=has,
-        segments=segments,
-        embedded_by=frozenset({MINILM} if embedded else ()),
-    )
-    for _ in range(4):
-        owed = steps_owed(state, text_models=[MINILM])
+def test_doing_what_is_owed_always_ends(samples, extracted, wants, has, segments, embedded, heard):
+    fixed = {"wants_ocr": wants, "segments": segments, "samples": samples}
+    state = content(is_extracted=extracted, has_ocr=has, embedded_by=embedded, is_heard=heard, **fixed)
+    for _ in range(6):
+        owed = steps_owed(state, models=ALL)
         if not owed:
             return
-        done = {"is_extracted": state.is_extracted, "has_ocr": state.has_ocr, "embedded_by": state.embedded_by}
-        for step, _target in owed:
+        done = {
+            "is_extracted": state.is_extracted,
+            "has_ocr": state.has_ocr,
+            "is_heard": state.is_heard,
+            "embedded_by": state.embedded_by,
+        }
+        for step, target in owed:
             if step is Step.EXTRACT:
                 done["is_extracted"] = True
             elif step is Step.OCR:
                 done["has_ocr"] = True
+            elif step is Step.TRANSCRIBE:
+                done["is_heard"] = True
             else:
-                done["embedded_by"] = frozenset({MINILM})
-        state = content(wants_ocr=wants, segments=segments, **done)
+                assert ModelKey(target) not in state.embedded_by, "embedded twice"
+                done["embedded_by"] |= {ModelKey(target)}
+        state = content(**fixed, **done)
     raise AssertionError(state)
 
 
