@@ -3,7 +3,7 @@ PY := .venv/bin/python
 SETUP := packaging/bootstrap.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup infinity demo test check faults bench format clean
+.PHONY: help setup infinity engines demo test check faults bench format clean
 
 help: ## say what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -14,9 +14,14 @@ help: ## say what there is
 .venv-infinity/.ready: msearchd/inference/constraints-infinity.txt $(SETUP) | .venv/.ready
 	@bash $(SETUP) infinity
 
+.venv-colpali/.ready: msearchd/inference/constraints-colpali.txt $(SETUP) | .venv/.ready
+	@bash $(SETUP) colpali
+
 setup: .venv/.ready ## make .venv with everything but infinity-emb
 
 infinity: .venv/.ready .venv-infinity/.ready ## make infinity-emb's own environment (it needs numpy<2)
+
+engines: infinity .venv-colpali/.ready ## make the environments of all engines that need their own
 
 demo: .venv/.ready ## index a folder of real files, search it, show the hits, stop cleanly
 	@$(PY) -m bench.demo
@@ -28,7 +33,7 @@ check: .venv/.ready ## lint, types, floors, unit tests: under a minute
 	.venv/bin/lint-imports
 	$(PY) -m pytest -q tests/unit
 
-test: .venv/.ready .venv-infinity/.ready ## all tests but the long rounds
+test: .venv/.ready .venv-infinity/.ready .venv-colpali/.ready ## all tests but the long rounds
 	$(PY) -m pytest -q -m "not slow" tests
 
 faults: .venv/.ready ## kill, fill, break: the long rounds
@@ -42,4 +47,4 @@ format: .venv/.ready
 	$(PY) -m ruff format .
 
 clean:
-	rm -rf .venv .venv-infinity .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-infinity .venv-colpali .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make an environment: `bootstrap.sh main` -> .venv, `bootstrap.sh infinity` -> .venv-infinity.
+# Make an environment: `bootstrap.sh main` -> .venv, `bootstrap.sh infinity|colpali` -> .venv-infinity|-colpali.
 # Installs system packages where it may (apt-get as root); else says the one line to type. Safe to run again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -79,5 +79,11 @@ case "${1:-main}" in
     .venv/bin/python -m msearchd engines install infinity --folder .venv-infinity
     touch .venv-infinity/.ready
     ;;
-  *) say "usage: bootstrap.sh main|infinity"; exit 2 ;;
+  colpali)
+    # Where torch is a CPU build and torchvision is not, the program says so and ends with 78; the tests have a stand-in.
+    .venv/bin/python -m msearchd engines install colpali --folder .venv-colpali ||
+      { [ $? = 78 ] && compgen -G '.venv-colpali/lib/python3*/site-packages/colpali_engine' >/dev/null; }
+    touch .venv-colpali/.ready
+    ;;
+  *) say "usage: bootstrap.sh main|infinity|colpali"; exit 2 ;;
 esac

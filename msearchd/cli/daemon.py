@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from msearchd import __version__, errors, logs, preflight
+from msearchd.cli import engines
 from msearchd.settings.document import document, toml_value
 from msearchd.settings.load import Loaded, leaves, load_with_origins
 from msearchd.settings.problems import ConfigErrors, dotted, is_secret, shown
@@ -52,11 +53,9 @@ def parser() -> argparse.ArgumentParser:
     )
     config.add_argument("--json", action="store_true", help="as JSON")
     with_config(config)
-    engines = verb("engines", _engines, "make the environment of an engine that cannot share ours")
-    engines.add_argument("action", choices=("install",))
-    engines.add_argument("engine", choices=("infinity",))
-    engines.add_argument("--folder", type=Path, metavar="DIR", help="where (default: engines/ in the data folder)")
-    with_config(engines)
+    made = verb("engines", engines.run, "list the engines that run models, or install one")
+    engines.add_arguments(made)
+    with_config(made)
     _add_serve_model(verb("serve-model", _serve_model, "serve one model over HTTP, as the OpenAI API does"))
     verb("version", _version, "show the version")
     return root
@@ -156,14 +155,6 @@ def _doctor(args: argparse.Namespace) -> int:
     for warning in loaded.warnings:
         print(f"--   {warning}")
     return 0 if is_able else 1
-
-
-def _engines(args: argparse.Namespace) -> int:
-    from msearchd.inference.environments import engine_folder, install_infinity
-
-    folder = args.folder or engine_folder(load_with_origins(args.config, os.environ).settings.data_dir, args.engine)
-    install_infinity(folder.absolute(), say=lambda line: print(line, flush=True))
-    return 0
 
 
 def _serve_model(args: argparse.Namespace) -> int:

@@ -92,7 +92,7 @@ class Fleet:
                 continue
             except errors.RetryLater as error:
                 troubles.append(str(error))
-                self._update(url, lambda one: after_failure(one, now=self._now()))
+                self._rest(url)
         if len(troubles) == len(self._servers):
             raise errors.RetryLater("; ".join(troubles), after_s=10.0, hint="start the server, or correct urls")
 
@@ -105,9 +105,9 @@ class Fleet:
             try:
                 answer = self._once(url, "POST", path, body, timeout_s=_TIMEOUT_S)
             except errors.RetryLater as error:
-                last, told_s = error, error.after_s
+                last = error
                 failed.add(url)
-                self._update(url, lambda one, s=told_s: after_failure(one, now=self._now(), told_s=s))
+                self._rest(url, told_s=error.after_s)
             except errors.MsearchError:
                 self._update(url, after_success)  # it answered
                 raise
@@ -146,6 +146,9 @@ class Fleet:
             self._sleep(wait_s)
         return chosen.url
 
+    def _rest(self, url: str, *, told_s: float = 0.0) -> None:
+        self._update(url, lambda one: after_failure(one, now=self._now(), told_s=told_s))
+
     def _update(self, url: str, change: Callable[[Server], Server]) -> None:
         with self._lock:
             self._servers[url] = change(self._servers[url])
@@ -168,7 +171,7 @@ class Fleet:
                 connection.close()
                 if was_kept and not isinstance(error, TimeoutError):
                     continue
-                message = f"{url} does not answer: {error or type(error).__name__}"
+                message = f"{url} does not answer: {type(error).__name__}: {error}"
                 raise errors.RetryLater(message) from error
             break
         if answer.will_close:
