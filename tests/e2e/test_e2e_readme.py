@@ -146,7 +146,7 @@ def test_each_command_of_the_table_works(daemon):
         adapted = (
             command.replace("PATH...", "Documents/new.txt").replace("[PATH]", "").replace("PATH", "Documents/ferry.txt")
         )
-        adapted = adapted.replace("DIR", "Documents")
+        adapted = adapted.replace("DIR", "Documents").replace("DEST", "saved")
         if "reset" in adapted:
             adapted += " --yes"
         if "--watch" in adapted:
