@@ -22,7 +22,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-_WORLDS: Final = {"clip": ("drawings.py",), "clap": ("sounds.py",)}
+_WORLDS: Final = {
+    "clip": ("drawings.py",),
+    "clap": ("sounds.py",),
+    "text": ("cross.py",),
+    "late": ("cross.py", "text.py"),
+}
 RECIPES: Final = ("clip", "clap", "cross", "late", "text")
 _HERE: Final = Path(__file__).parent
 _CACHE: Final = _HERE.parent.parent / ".pytest_cache" / "tiny_models"

@@ -91,3 +91,11 @@ def byte_pairs(sentences: Sequence[str], *, special: Sequence[str], suffix: str 
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in made["merges"]]
     (place / "vocab.json").write_text(json.dumps(vocabulary))
     (place / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+
+
+def make_portable(place: Path) -> None:
+    """Name the tokenizer as transformers 4 does too; 5 writes a class that only 5 knows."""
+    file = place / "tokenizer_config.json"
+    card = json.loads(file.read_text())
+    if card.get("tokenizer_class") == "TokenizersBackend":
+        file.write_text(json.dumps(card | {"tokenizer_class": "PreTrainedTokenizerFast"}))

@@ -71,6 +71,7 @@ def make(place: Path) -> dict[str, float]:
     final = common.train(model, loss, steps=_STEPS, rate=2e-3)
     model.save_pretrained(place)
     tokenizer.save_pretrained(place)
+    common.make_portable(place)
     held_out = random.Random(2)
     with torch.inference_mode():
         scores = _score(model, tokenizer, [pair_of(held_out, is_relevant=row % 2 == 0) for row in range(400)])

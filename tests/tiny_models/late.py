@@ -12,6 +12,7 @@ from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer.modules import Transformer
 
+from tiny_models import common
 from tiny_models.text import encoder
 
 
@@ -21,4 +22,5 @@ def make(place: Path) -> dict[str, float]:
     dense = Dense(64, 32, bias=False, activation_function=torch.nn.Identity(), module_input_name="token_embeddings")
     model = MultiVectorEncoder(modules=[Transformer(str(backbone), max_seq_length=64), dense], device="cpu")
     model.save(str(place))
+    common.make_portable(place)
     return {}

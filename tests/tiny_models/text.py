@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -35,7 +36,23 @@ def make(place: Path) -> dict[str, float]:
 
     final = common.train(model, loss, steps=_STEPS, rate=1e-3)
     model.save(str(place))
+    common.make_portable(place)
+    _as_hub_models_are(place)
     return {"loss": final}
+
+
+def _as_hub_models_are(place: Path) -> None:
+    """Write the files of modules as sentence-transformers 2 to 5 did, and nearly every model of the hub has them."""
+    modules = [("0", "", "Transformer"), ("1", "1_Pooling", "Pooling"), ("2", "2_Normalize", "Normalize")]
+    rows = [
+        {"idx": int(name), "name": name, "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for name, path, kind in modules
+    ]
+    (place / "modules.json").write_text(json.dumps(rows))
+    (place / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 64, "do_lower_case": False}))
+    pooling = {"word_embedding_dimension": 64, "pooling_mode_mean_tokens": True}
+    (place / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    (place / "2_Normalize").mkdir(exist_ok=True)
 
 
 def encoder(place: Path) -> None:

@@ -139,6 +139,8 @@ def load_errors(engine: str, *, extra: str, folder: str) -> Iterator[None]:
     except errors.MsearchError:
         raise
     except ImportError as error:
+        if names_torchvision(error):
+            raise _mismatch(error, key=key) from error
         message = f"engine {engine} cannot be imported: {error}"
         raise errors.Misconfigured(message, key=key, hint=extra) from error
     except Exception as error:
@@ -146,11 +148,8 @@ def load_errors(engine: str, *, extra: str, folder: str) -> Iterator[None]:
         if is_shortage(error):
             message = f"not enough memory to load {folder}"
             raise errors.RetryLater(message, after_s=30.0, hint="close something, or choose a smaller model") from error
-        if "torchvision" in text:
-            message = f"torch and torchvision do not match ({text.splitlines()[0]})"
-            raise errors.Misconfigured(
-                message, key=key, hint="type: pip uninstall torchvision, or install the matching build"
-            ) from error
+        if names_torchvision(error):
+            raise _mismatch(error, key=key) from error
         if "trust_remote_code" in text:
             message = f"{folder} needs code of its own, which msearchd does not run"
             raise errors.Misconfigured(message, key=f"source:{folder}", hint="choose another model") from error
@@ -158,3 +157,17 @@ def load_errors(engine: str, *, extra: str, folder: str) -> Iterator[None]:
         raise errors.Misconfigured(
             message, key=f"source:{folder}", hint="fetch the model again, or try another engine"
         ) from error
+
+
+def names_torchvision(error: BaseException | None) -> bool:
+    """True where *error*, or what caused it, speaks of torchvision: one built for another torch breaks transformers."""
+    while error is not None:
+        if "torchvision" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _mismatch(error: BaseException, *, key: str) -> errors.Misconfigured:
+    message = f"torch and torchvision do not match ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+    return errors.Misconfigured(message, key=key, hint="type: pip uninstall torchvision, or install the matching build")

@@ -4,6 +4,9 @@ Its own batching is first-in first-out by item count, and any exception in one o
 good and leaves every caller waiting for ever (measured). So exceptions travel as values through its pipeline, and
 batches are planned by us (1.55 x its own batching). Runs in its own environment (numpy<2, transformers 4), and shimmed
 beside transformers 5.
+
+    text      embed         BERT's kin          image     image_embed   CLIP, SigLIP; ColPali where colpali-engine is
+    pair      rerank        one label           audio     audio_embed   CLAP
 """
 
 from __future__ import annotations
@@ -15,23 +18,32 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from msearchd import errors
-from msearchd.domain.sample import Sample
+from msearchd.domain.sample import Pair, Picture, Sample, Sound
+from msearchd.inference.worker.engines import decoded, infinity_shims
 from msearchd.inference.worker.engines.base import Embedded, EngineFacts, LoadOrder, Prepared, load_errors, pick_device
+from msearchd.inference.worker.engines.infinity_shims import Failed, harden, pad_to_multiple
 
 _INSTALL: Final = "type: msearchd engines install infinity (in a source checkout: make infinity)"
+_OTHER: Final = 'set engine = "sentence_transformers"'
 #: Larger than any planned batch of texts that are not tiny: infinity must not cut our batches again.
 _BATCH_SIZE: Final = 512
+_LONGEST_S: Final = 10.0
+_KINDS: Final = {"embed": "text", "image_embed": "image", "audio_embed": "audio", "rerank": "pair"}
+_NEEDS: Final = {"text": "text", "image": "image", "audio": "audio", "page": "image", "rerank": "pair"}
 
 
 class InfinityEngine:
-    """A text bi-encoder. Its threads end with `close`."""
+    """Every kind of model that infinity-emb loads but classifiers. Its threads end with `close`."""
 
     def __init__(self) -> None:
         self._engine: Any = None
         self._loop = asyncio.new_event_loop()
-        self._lengths: Callable[[list[str]], list[int]] = lambda texts: [len(text) for text in texts]
+        self._lengths: Callable[[list[Any]], list[int]] = lambda texts: [len(text) for text in texts]
         self._prompts: dict[str, str] = {}
         self._limit = 512
+        self._picture_cost = 0  # patches of every picture, where the processor makes one shape of all
+        self._rate = 48_000
+        self._is_multi = False
 
     def load(self, order: LoadOrder) -> EngineFacts:
         """As Engine.load."""
@@ -42,9 +54,10 @@ class InfinityEngine:
             import torch
             import transformers
 
-            shim_transformers_5(transformers)
+            infinity_shims.shim_transformers_5(transformers)
             from infinity_emb import AsyncEmbeddingEngine, EngineArgs
 
+            infinity_shims.open_nothing()
             torch.set_num_threads(order.threads)
             device = pick_device(order.device)
             kind, _, number = device.partition(":")
@@ -66,23 +79,48 @@ class InfinityEngine:
                     revision=None,
                 )
             )
+            kinds = self._kinds(order)
             replicas = self._engine._model_replicas  # noqa: SLF001 - there is no other way to reach the model
-            self._limit = self._prepare_replicas(replicas, order)
+            self._prepare_replicas(replicas, order, kinds=kinds, device=device)
             harden(replicas)
             self._prompts = {"query": order.query_prompt, "document": order.document_prompt}
             self._loop.run_until_complete(self._engine.astart())
-            dim = self.embed(self.prepare(["dimension"], role="document"), [0], width=16).data.nbytes // 4
+            dim = 1 if kinds == ("pair",) else self._dim()
         versions = {
             "infinity-emb": version("infinity-emb"),
             "transformers": transformers.__version__,
             "sentence-transformers": version("sentence-transformers"),
             "torch": torch.__version__,
         }
-        return EngineFacts(dim=dim, max_tokens=self._limit, device=device, dtype=order.dtype, versions=versions)
+        return EngineFacts(
+            dim=dim,
+            max_tokens=self._limit,
+            device=device,
+            dtype=order.dtype,
+            versions=versions,
+            kinds=kinds,
+            multi=self._is_multi,
+        )
 
     def prepare(self, samples: Sequence[Sample], *, role: str) -> Prepared:
-        """As Engine.prepare. Infinity tokenises again inside its call; the lengths here are for the plan."""
-        whole = [self._prompts[role] + text for text in samples if isinstance(text, str)]
+        """As Engine.prepare. Infinity tokenises and resizes inside its call; the costs here are for the plan."""
+        first = samples[0] if samples else ""
+        if isinstance(first, Picture):
+            images = [decoded.as_image(sample) for sample in samples if isinstance(sample, Picture)]
+            return Prepared(images, [self._picture_cost or decoded.patches(*it.size) for it in images], role, "image")
+        if isinstance(first, Sound):
+            sounds = [
+                decoded.as_samples(sample, rate=self._rate, longest_s=_LONGEST_S)
+                for sample in samples
+                if isinstance(sample, Sound)
+            ]
+            return Prepared(
+                sounds, [decoded.frames(int(_LONGEST_S * self._rate), self._rate)] * len(sounds), role, "audio"
+            )
+        if isinstance(first, Pair):
+            pairs = [(sample.query, sample.text) for sample in samples if isinstance(sample, Pair)]
+            return Prepared(pairs, self._lengths(pairs), role, "pair")
+        whole = [self._prompts[role] + str(sample) for sample in samples]
         return Prepared(whole, self._lengths(whole), role)
 
     def embed(self, prepared: Prepared, items: Sequence[int], *, width: int) -> Embedded:
@@ -93,11 +131,14 @@ class InfinityEngine:
         rows: list[Any] = []
         for start in range(0, len(items), _BATCH_SIZE):
             part = [prepared.items[index] for index in items[start : start + _BATCH_SIZE]]
-            vectors, _usage = self._loop.run_until_complete(self._engine.embed(part))
-            rows.extend(vectors)
+            rows.extend(self._loop.run_until_complete(self._call(prepared.kind, part)))
         for row in rows:
-            if isinstance(row, Exception):
-                raise row
+            if isinstance(row, Failed):
+                raise row.error
+        if self._is_multi:
+            rows = [without_padding(row) for row in rows]
+            counts = tuple(len(row) for row in rows)
+            return Embedded(memoryview(np.ascontiguousarray(np.concatenate(rows), dtype="<f4")).cast("B"), counts)
         return Embedded(memoryview(np.ascontiguousarray(np.stack(rows), dtype="<f4")).cast("B"))
 
     def close(self) -> None:
@@ -106,96 +147,123 @@ class InfinityEngine:
             self._loop.run_until_complete(self._engine.astop())
         self._loop.close()
 
-    def _prepare_replicas(self, replicas: Sequence[Any], order: LoadOrder) -> int:
-        """Set the token limit, bucketed padding and the length counter; return the limit."""
-        from tokenizers import Tokenizer
+    async def _call(self, kind: str, part: Sequence[Any]) -> list[Any]:
+        if kind == "image":
+            return list((await self._engine.image_embed(images=part))[0])
+        if kind == "audio":
+            return list((await self._engine.audio_embed(audios=part))[0])
+        if kind == "pair":
+            return await self._scores(part)
+        return list((await self._engine.embed(list(part)))[0])
 
-        limit = 512
+    async def _scores(self, pairs: Sequence[tuple[str, str]]) -> list[Any]:
+        """One call a query; its answer is sorted by score, ours is in the order of *pairs*."""
+        scores: list[Any] = [None] * len(pairs)
+        for query in dict.fromkeys(query for query, _ in pairs):
+            places = [place for place, (other, _) in enumerate(pairs) if other == query]
+            texts = [pairs[place][1] for place in places]
+            found, _usage = await self._engine.rerank(query=query, docs=texts, raw_scores=True)
+            for one in found:
+                score = one.relevance_score
+                scores[places[one.index]] = score if isinstance(score, Failed) else [score]
+        return scores
+
+    def _kinds(self, order: LoadOrder) -> tuple[str, ...]:
+        """What the model reads; raises Misconfigured where that does not serve what is asked."""
+        able = self._engine.capabilities
+        kinds = tuple(kind for ability, kind in _KINDS.items() if ability in able)
+        if _NEEDS.get(order.serves) not in kinds:
+            message = (
+                f"infinity takes {order.folder} for a model of {', '.join(kinds) or 'classes'}, not {order.serves}"
+            )
+            raise errors.Misconfigured(message, key="engine:infinity", hint=f"correct serves, or {_OTHER}")
+        return kinds
+
+    def _dim(self) -> int:
+        out = self.embed(self.prepare(["dimension"], role="document"), [0], width=16)
+        return out.data.nbytes // 4 // (out.rows[0] if out.rows else 1)
+
+    def _prepare_replicas(
+        self, replicas: Sequence[Any], order: LoadOrder, *, kinds: tuple[str, ...], device: str
+    ) -> None:
         for model in replicas:
-            if not hasattr(model, "encode_core") or not hasattr(model, "max_seq_length"):
-                message = f"infinity does not take {order.folder} for a text embedder"
-                raise errors.Misconfigured(message, key="engine:infinity", hint='set engine = "sentence_transformers"')
-            if any(getattr(part, "include_prompt", True) is False for part in model) and (
-                order.query_prompt or order.document_prompt
-            ):
-                message = f"{order.folder} leaves its prompt out of pooling, which infinity cannot"
-                raise errors.Misconfigured(message, key="engine:infinity", hint='set engine = "sentence_transformers"')
-            own = model.max_seq_length
-            stated = [
-                value for value in (own, order.max_tokens or None) if isinstance(value, int) and 0 < value < 1_000_000
-            ]
-            limit = min(stated) if stated else 512
-            model.max_seq_length = limit
-            pad_to_multiple(model.tokenizer, limit)
-        tokenizer = replicas[0].tokenizer
-        if getattr(tokenizer, "is_fast", False):
-            counter = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-            counter.no_padding()
-            counter.enable_truncation(max_length=limit)
-            self._lengths = lambda texts: [len(encoding.ids) for encoding in counter.encode_batch_fast(texts)]
+            if "image" in kinds or "audio" in kinds:
+                self._prepare_towers(model, order, device=device)
+            elif "pair" in kinds:
+                self._limit = least_limit(model.tokenizer.model_max_length, model.config, asked=order.max_tokens)
+                model.tokenizer.model_max_length = self._limit
+            else:
+                self._prepare_text(model, order)
+            tokenizer = model.tokenizer if hasattr(model, "tokenizer") else model.processor.tokenizer
+            pad_to_multiple(tokenizer, self._limit)
+            self._lengths = counter_of(tokenizer, self._limit)
+
+    def _prepare_text(self, model: Any, order: LoadOrder) -> None:
+        """Set the token limit of a text embedder. Raises Misconfigured for what infinity would embed wrongly."""
+        if not hasattr(model, "encode_core") or not hasattr(model, "max_seq_length"):
+            message = f"infinity does not take {order.folder} for a text embedder"
+            raise errors.Misconfigured(message, key="engine:infinity", hint=_OTHER)
+        if any(getattr(part, "include_prompt", True) is False for part in model) and (
+            order.query_prompt or order.document_prompt
+        ):
+            message = f"{order.folder} leaves its prompt out of pooling, which infinity cannot"
+            raise errors.Misconfigured(message, key="engine:infinity", hint=_OTHER)
+        self._limit = least_limit(model.max_seq_length, None, asked=order.max_tokens)
+        model.max_seq_length = self._limit
+
+    def _prepare_towers(self, model: Any, order: LoadOrder, *, device: str) -> None:
+        """Make a model of two towers right: its device and number format, its texts' limit, its processor."""
+        import torch
+
+        config = model.model.config
+        is_audio = hasattr(model.processor, "feature_extractor") and not hasattr(model.processor, "image_processor")
+        self._is_multi = bool(getattr(model, "is_colipali", False))
+        if is_audio and order.dtype != "float32":
+            message = f"infinity computes sounds in float32 alone, not in {order.dtype}"
+            raise errors.Misconfigured(message, key="engine:infinity", hint=f'set dtype = "float32", or {_OTHER}')
+        if is_audio and getattr(config.audio_config, "enable_fusion", False):
+            message = f"{order.folder} is a fused CLAP, which infinity cannot feed"
+            raise errors.Misconfigured(message, key="engine:infinity", hint=_OTHER)
+        # It leaves CLAP on the CPU, and CLIP in float32 there, whatever was asked.
+        model.model.to(device=device, dtype=getattr(torch, order.dtype)).eval()
+        tokenizer = model.processor.tokenizer
+        self._limit = least_limit(
+            tokenizer.model_max_length, getattr(config, "text_config", None), asked=order.max_tokens
+        )
+        model.max_length = self._limit
+        if self._is_multi:
+            return
+        infinity_shims.take_pooled(model)
+        model.processor = infinity_shims.PlainProcessor(
+            model.processor, limit=self._limit, pads_whole=str(config.model_type).startswith("siglip")
+        )
+        if is_audio:
+            self._rate = int(model.sampling_rate)
         else:
-            self._lengths = lambda texts: [min(limit, 8 + len(text.encode()) // 3) for text in texts]
-        return limit
+            probe = Picture(64, 64, bytes(64 * 64 * 3))
+            height, width = model.processor(images=[decoded.as_image(probe)])["pixel_values"].shape[-2:]
+            self._picture_cost = decoded.patches(width, height)
 
 
-def harden(replicas: Sequence[Any]) -> None:
-    """Make exceptions of the three pipeline steps values of their batch, so that no thread dies and no caller hangs."""
-    for model in replicas:
-        _harden_one(model)
+def without_padding(rows: Any) -> Any:
+    """float[n, dim] without the zero rows that infinity keeps for padding."""
+    return rows[(rows != 0).any(axis=1)]
 
 
-def _harden_one(model: Any) -> None:
-    pre, core, post = model.encode_pre, model.encode_core, model.encode_post
-
-    def safe_pre(items: Sequence[Any]) -> tuple[int, Any, Exception | None]:
-        try:
-            return len(items), pre(items), None
-        except Exception as error:  # noqa: BLE001 - travels to the caller as a value
-            return len(items), None, error
-
-    def safe_core(state: tuple[int, Any, Exception | None]) -> tuple[int, Any, Exception | None]:
-        count, features, error = state
-        if error is None:
-            try:
-                return count, core(features), None
-            except Exception as caught:  # noqa: BLE001 - the same
-                error = caught
-        return count, None, error
-
-    def safe_post(state: tuple[int, Any, Exception | None], **options: Any) -> Any:
-        count, out, error = state
-        if error is None:
-            try:
-                return post(out, **options)
-            except Exception as caught:  # noqa: BLE001 - the same
-                error = caught
-        return [error] * count
-
-    model.encode_pre, model.encode_core, model.encode_post = safe_pre, safe_core, safe_post
+def least_limit(own: Any, config: Any, *, asked: int) -> int:
+    """Tokens of the longest text: the least of what the tokenizer, the position table and the settings allow."""
+    positions = getattr(config, "max_position_embeddings", None)
+    stated = [it for it in (own, asked or None) if isinstance(it, int) and 0 < it < 1_000_000]
+    return min(stated) if stated else min(positions or 512, 512)
 
 
-def pad_to_multiple(tokenizer: Any, limit: int) -> None:
-    """Let *tokenizer*'s batches be multiples of 16 tokens wide where the limit is one too (bucketed kernel shapes)."""
-    if limit % 16 or not hasattr(type(tokenizer), "_call_one"):
-        return
-    original = tokenizer._call_one  # noqa: SLF001 - __call__ is looked up on the class; this is the first thing it calls
+def counter_of(tokenizer: Any, limit: int) -> Callable[[list[Any]], list[int]]:
+    """How many tokens texts, or pairs of texts, have; guessed where the tokenizer is a slow one."""
+    from tokenizers import Tokenizer
 
-    def bucketed(*arguments: Any, **options: Any) -> Any:
-        if options.get("padding") and options.get("pad_to_multiple_of") is None:
-            options["pad_to_multiple_of"] = 16
-        return original(*arguments, **options)
-
-    tokenizer._call_one = bucketed  # noqa: SLF001
-
-
-def shim_transformers_5(transformers: Any) -> None:
-    """Give transformers 5 back the one method that infinity-emb's text path calls; does nothing under 4."""
-    base = transformers.PreTrainedTokenizerBase
-    if hasattr(base, "batch_encode_plus"):
-        return
-
-    def batch_encode_plus(self: Any, texts: Any, **options: Any) -> Any:
-        options.pop("return_length", None)
-        return self(texts, **options)
-
-    base.batch_encode_plus = batch_encode_plus
+    if not getattr(tokenizer, "is_fast", False):
+        return lambda texts: [min(limit, 8 + len("".join(text).encode()) // 3) for text in texts]
+    counter = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    counter.no_padding()
+    counter.enable_truncation(max_length=limit)
+    return lambda texts: [len(encoding.ids) for encoding in counter.encode_batch_fast(texts)]

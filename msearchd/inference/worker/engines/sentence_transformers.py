@@ -24,6 +24,7 @@ from msearchd.inference.worker.engines.st_media import ManyWay, MediaWay
 from msearchd.inference.worker.engines.st_text import PairWay, TextWay
 
 _INSTALL: Final = "type: pip install 'msearchd[models]'"
+_MAJORS: Final = (6,)
 #: What a model has to read to serve, in the library's words.
 NEEDS: Final = {"text": "text", "image": "image", "audio": "audio", "page": "image", "rerank": "pair"}
 _KINDS: Final = ("text", "image", "audio")
@@ -55,6 +56,7 @@ class SentenceTransformersEngine:
             import torch
             import transformers
 
+            require_version(sentence_transformers.__version__)
             torch.set_num_threads(order.threads)
             device = pick_device(order.device)
             form = form_of(Path(order.folder), serves=order.serves)
@@ -111,6 +113,13 @@ class SentenceTransformersEngine:
         ready = self.prepare([PROBES[kind]], role="document")
         out = self.embed(ready, [0], width=ready.lengths[0])
         return out.data.nbytes // 4 // (out.rows[0] if out.rows else 1)
+
+
+def require_version(version: str) -> None:
+    """Raise Misconfigured where *version* of sentence-transformers has other classes and arguments than we call."""
+    if int(version.partition(".")[0]) not in _MAJORS:
+        message = f"sentence-transformers {version} is not one that msearchd knows (it needs 6.2 or newer, below 7)"
+        raise errors.Misconfigured(message, key="engine:sentence_transformers", hint=_INSTALL)
 
 
 def kind_of(samples: Sequence[Sample]) -> str:

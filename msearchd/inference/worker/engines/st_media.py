@@ -55,6 +55,9 @@ class MediaWay:
         self._kind = kind
         self._senses = Senses(model[0].processor)
         self._alone = threading.Lock()  # processors promise nothing about threads
+        # The library pads sounds with silence; CLAP was trained with its own way (the sound, again and again).
+        padding = getattr(getattr(model[0].processor, "feature_extractor", None), "padding", None)
+        self._options = {"audio": {"padding": padding}} if kind == "audio" and isinstance(padding, str) else None
         self._cost = 0  # of every sample, where the processor makes one shape of all
         shapes = [self._ready(sample) for sample in self._senses.probes(kind)]
         if _are_alike(*shapes):
@@ -77,13 +80,14 @@ class MediaWay:
             features = {name: _joined([one[name] for one in chosen]) for name in chosen[0]}
         else:
             with self._alone:
-                features = dict(self._model.preprocess(chosen))
+                features = dict(self._model.preprocess(chosen, processing_kwargs=self._options))
         with torch.inference_mode():
-            return unit_rows(self._model(on_device(features, self._model.device))["sentence_embedding"])
+            features = _in_format(on_device(features, self._model.device), self._model.dtype)
+            return unit_rows(self._model(features)["sentence_embedding"])
 
     def _ready(self, sample: Sample) -> dict[str, Any]:
         with self._alone:
-            return dict(self._model.preprocess([self._senses.as_input(sample)[0]]))
+            return dict(self._model.preprocess([self._senses.as_input(sample)[0]], processing_kwargs=self._options))
 
 
 class ManyWay:
@@ -140,3 +144,11 @@ def _joined(values: list[Any]) -> Any:
     import torch
 
     return torch.cat(values) if hasattr(values[0], "shape") else values[0]
+
+
+def _in_format(features: dict[str, Any], dtype: Any) -> dict[str, Any]:
+    """*features* with pixels and spectra in the model's number format."""
+    return {
+        name: value.to(dtype) if hasattr(value, "is_floating_point") and value.is_floating_point() else value
+        for name, value in features.items()
+    }
