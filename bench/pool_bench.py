@@ -7,8 +7,8 @@ cycles      MiniLM is loaded and unloaded; seconds (first: by a cold fork server
 turns       two models that may not be loaded together (two folders of MiniLM), mixed jobs in one real queue, through the
             real dispatcher; CPU of this process and all its children, loading included, against the sum of both alone.
             Bar: 1.15. Beside it plain LRU: the same jobs in the order of their arrival, a tenth of them, by the job.
-sizes       the learned batch size against a sweep of fixed ones, same passages, CPU of the workers, interleaved; the least
-            of the rounds. Bar: 0.95 of the best.
+sizes       the learned batch size, as it is cut (at most 0.2 s of a CPU), against a sweep of fixed ones: the same engine
+            and passages in one process, CPU, interleaved, the least of the rounds. Bar: 0.95 of the best.
 questions   a question's embedding on an idle worker, and while passages are embedded. Bar: p95 within one bulk batch
             (0.25 s) and its own time.
 wire        CPU of both sides for a request of 32 texts to an engine that does nothing, against MiniLM's 32 texts. Bar: 2 %.
@@ -18,9 +18,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -36,6 +38,7 @@ from msearchd.domain.asset import AssetId
 from msearchd.domain.job import Job, Owed, Step
 from msearchd.domain.space import ModelKey
 from msearchd.inference.pool import Lane, Pool, Role
+from msearchd.inference.spec import worker_env
 from msearchd.inference.weights import find_weights
 from msearchd.jobs.queue import JobQueue
 from msearchd.orchestrator.dispatcher import Dispatcher
@@ -44,7 +47,40 @@ from msearchd.orchestrator.model_turns import ModelTurns
 from msearchd.settings.model import EmbeddingModel, InferenceSettings
 
 ONE, TWO = ModelKey("one"), ModelKey("two")
-SIZES = (512, 1024, 2048, 4096, 8192)
+SIZES = (256, 512, 1024, 2048, 4096, 8192)
+#: Runs by itself: learns a size from the same passages as a worker does, then meets it with fixed ones, in turns.
+_SWEEP = """
+import json, random, sys, time
+from msearchd.inference.worker import batches, engines
+from msearchd.inference.worker.budget import starting_budget
+from msearchd.inference.worker.engines.base import LoadOrder
+folder, file, rounds = sys.argv[1:]
+texts = json.load(open(file))
+engine = engines.make_engine("sentence_transformers")
+facts = engine.load(LoadOrder(folder=folder, device="cpu"))
+prepared = engine.prepare(texts, role="document")
+def run(sizes, heard=None):
+    began = time.process_time()
+    for batch in batches.plan(prepared.lengths, budget_cost=sizes, max_width=facts.max_tokens):
+        wall, cpu = time.monotonic(), time.process_time()
+        engine.embed(prepared, batch.items, width=batch.width)
+        if heard:
+            heard(batch, time.monotonic() - wall, time.process_time() - cpu)
+    return time.process_time() - began
+budget = starting_budget("text", is_cpu=True)
+def learn(batch, wall, cpu):
+    global budget
+    budget = budget.after_batch(batch.cost, seconds=wall, effort_s=cpu, target=batch.target)
+run((2048,))
+for _ in range(6):
+    if budget.trial:
+        run(budget.sizes(), learn)
+took = {size: [] for size in (budget.for_bulk(), 256, 512, 1024, 2048, 4096, 8192)}
+for number in range(int(rounds)):
+    for size in (list(took) if number % 2 else list(took)[::-1]):
+        took[size].append(run((size,)))
+print(json.dumps({"learned": budget.cost, "as_cut": budget.for_bulk(), "cpu_s": {s: min(t) for s, t in took.items()}}))
+"""
 _IDLE_ENGINE = """
 from msearchd.inference.worker.engines.base import Embedded, EngineFacts, Prepared
 class Engine:
@@ -178,41 +214,26 @@ async def turns(report: Report, options: Any) -> None:
     report.bar("mixed jobs against the sum of each alone, CPU", value=mixed[0] / alone_cpu, at_most=1.15)
 
 
-async def callers(pool: Pool, texts: Sequence[str], name: ModelKey) -> float:
-    """CPU seconds of the worker for all texts, handed in by 16 callers, 8 at a time."""
-    waiting = iter([texts[start : start + 8] for start in range(0, len(texts), 8)])
-
-    async def caller() -> None:
-        for call in waiting:
-            await embed(pool, call, model=name)
-
-    pid = next(status.pid for status in pool.snapshot().models if status.name == name)
-    cpu = cpu_of(pid)
-    await asyncio.gather(*(caller() for _ in range(16)))
-    return cpu_of(pid) - cpu
-
-
 async def sizes(report: Report, options: Any) -> None:
-    texts = passages(options.passages)
-    fixed = {ModelKey(f"fixed-{size}"): size for size in SIZES}
-    learned = ModelKey("learned")
-    took: dict[ModelKey, list[float]] = {name: [] for name in (learned, *fixed)}
-    models = [model(learned), *(model(name, batch_tokens=size) for name, size in fixed.items())]
-    async with pool_of(*models) as pool:
-        for name in took:
-            await pool.preload(name)
-        for _ in range(4):  # it learns
-            await callers(pool, texts, learned)
-        for _ in range(options.rounds):
-            for name, seconds in took.items():
-                seconds.append(await callers(pool, texts, name))
-        status = next(one for one in pool.snapshot().models if one.name == learned)
-    best_name = min(fixed, key=lambda name: min(took[name]))
-    report.row("CPU of a round (s)", **{name: min(seconds) for name, seconds in took.items()})
-    report.row("sizes, tokens", learned=status.batch_cost, best_fixed=fixed[best_name])
+    folder = str(find_weights(SOURCE).folder)
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "texts.json"
+        file.write_text(json.dumps(passages(options.passages)))
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-W", "ignore", "-c", _SWEEP, folder, str(file), str(options.rounds)],
+            env={**os.environ, **worker_env(threads=1, allow_download=False, state_dir=Path(place))},
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+    told = json.loads(done.stdout.splitlines()[-1])
+    took = {int(size): seconds for size, seconds in told["cpu_s"].items()}
+    fixed = min(SIZES, key=lambda size: took[size])
+    report.row("CPU of a round (s)", **{f"tokens_{size}": seconds for size, seconds in took.items()})
+    report.row("padded tokens", learned=told["learned"], as_cut=told["as_cut"], best_fixed=fixed)
     report.bar(
-        "learned batch size against the best fixed one, speed",
-        value=min(took[best_name]) / min(took[learned]),
+        "learned batch size, as cut, against the best fixed one",
+        value=took[fixed] / took[told["as_cut"]],
         at_least=0.95,
     )
 
