@@ -37,6 +37,7 @@ from msearchd.domain.space import ModelKey, Space, Vectors
 from msearchd.gateway.desk import PoolDesk
 from msearchd.gateway.pictures import PictureReader
 from msearchd.gateway.service import ModelGateway
+from msearchd.inference.lineage import Lineage
 from msearchd.inference.pool import Lane as PoolLane
 from msearchd.inference.pool import Pool, Role
 from msearchd.media.client import Extractors, chunking_fingerprint
@@ -54,6 +55,8 @@ from msearchd.orchestrator.intake import Intake
 from msearchd.orchestrator.integrity import Integrity
 from msearchd.orchestrator.keyed_locks import KeyedLocks
 from msearchd.orchestrator.lanes import lanes_of
+from msearchd.orchestrator.model_change import ModelChange
+from msearchd.orchestrator.model_plan import Policy
 from msearchd.orchestrator.model_turns import ModelTurns
 from msearchd.orchestrator.outcomes import Outcomes
 from msearchd.orchestrator.processing import Processing
@@ -71,6 +74,7 @@ from msearchd.search.answer import answer
 from msearchd.search.service import SearchService
 from msearchd.settings import Settings
 from msearchd.settings.address import parse_address
+from msearchd.store.catalog.space_book import SpaceBook
 from msearchd.store.client import StoreProcess
 from msearchd.store.vector_cache import VectorCache
 from msearchd.watch.watcher import Watcher
@@ -155,6 +159,7 @@ class Daemon:
                 Service("disk", self._disk.run),
                 Service("integrity", self._integrity.run),
                 Service("damage", self._indexing.repair_damage),
+                Service("model-change", self._change.run),
                 Service("upkeep", self._upkeep.run, stop_grace_s=self._settings.limits.drain_s),
                 Service("watch", self._watcher.run, is_critical=True),
                 Service("index", self._indexing.run, is_critical=True, stop_grace_s=self._settings.limits.drain_s + 10),
@@ -229,6 +234,10 @@ class Daemon:
         self._stack.push_async_callback(records.close, data_dir)
         self._database, self._catalog, self._queue = records.database, records.catalog, records.queue
         await self._queue.resume(RESET_REASON)  # killed while it reset: what is left to do is in the queue
+        known = [(one.space, one.made_by) for one in await SpaceBook(self._database).records()]
+        chunking = chunking_fingerprint(self._settings.extract)
+        self._lineage = Lineage(self._settings.inference, known=known, chunking=chunking, state_dir=data_dir)
+        self._replaced = self._lineage.keys_of(space for space, _ in known)
         cache_bytes = self._settings.store.cache_mb << 20
         self._cache = await VectorCache.open(data_dir / "vector-cache.db", max_bytes=cache_bytes)
         if self._cache is not None:
@@ -246,7 +255,7 @@ class Daemon:
         self._store = StoreProcess(settings.store, data_dir, Limits(nice=0))  # searches wait for it
         self._stack.push_async_callback(self._store.close)
         self._pool = Pool(
-            settings.inference, limits=limits, chunking=chunking_fingerprint(settings.extract), state_dir=data_dir
+            self._lineage.settings, limits=limits, chunking=chunking_fingerprint(settings.extract), state_dir=data_dir
         )
         self._stack.push_async_callback(self._pool.close)
         self._extractors = Extractors(settings.extract, limits)
@@ -261,7 +270,27 @@ class Daemon:
         self._watcher = Watcher(
             settings.watch, catalog, Intake(database, catalog, queue), state_dir=data_dir / "watch", private=data_dir
         )
-        self._spaces = Spaces(database=database, catalog=catalog, pool=self._pool, store=self._store)
+        serves = {ModelKey(model.name): model.serves for model in self._lineage.settings.models}
+        self._spaces = Spaces(
+            database=database,
+            catalog=catalog,
+            pool=self._pool,
+            store=self._store,
+            modality_of=lambda model: serves.get(model, "text"),
+            maker_of=self._lineage.maker,
+        )
+        inference = settings.inference
+        self._change = ModelChange(
+            database=database,
+            queue=queue,
+            spaces=self._spaces,
+            store=self._store,
+            pool=self._pool,
+            lineage=self._lineage,
+            wanted=self._wanted_models(),
+            policy=Policy(auto_samples=inference.switch_unasked, keep_ms=int(inference.keep_replaced_h * 3_600_000)),
+            recovered=self._recovered,
+        )
         self._recovery = Recovery(database=database, catalog=catalog, queue=queue, store=self._store)
         outcomes, locks = Outcomes(database, catalog, queue), KeyedLocks()
         self._arrears = Arrears(
@@ -270,9 +299,10 @@ class Daemon:
             queue=queue,
             outcomes=outcomes,
             spaces=self._spaces,
-            store=self._store,
             text_models=self._text_models,
+            filling=lambda: [key for key, reads in self._change.filling().items() if reads == "text"],
         )
+        self._change.use(self._arrears)
         steps = Steps(
             catalog=catalog,
             outcomes=outcomes,
@@ -307,13 +337,14 @@ class Daemon:
             runner,
             embed,
             workers=settings.extract.workers,
-            models=self._text_models(),
+            models=tuple(dict.fromkeys((*self._wanted_models().values(), *self._replaced))),
             recovered=self._recovered,
         )
         self._indexing = Indexing(
             catalog=catalog,
             store=self._store,
             arrears=self._arrears,
+            change=self._change,
             recovery=self._recovery,
             spaces=self._spaces,
             dispatcher=Dispatcher(queue, lanes, turns=ModelTurns(self._pool)),
@@ -346,6 +377,7 @@ class Daemon:
                 runner=runner,
                 watch=self._watcher.snapshot,
                 problems=lambda: (*self._problems(), *self._disk.problems(), *self._aside()),
+                notices=self._change.problems,
                 is_draining=lambda: self._is_draining,
                 loop_lag=self._loop_watch.snapshot,
                 publish=self.events.publish,
@@ -398,13 +430,17 @@ class Daemon:
                 backup=Backup(database=database, store=self._store, data_dir=data_dir),
                 events=self.events,
                 search=partial(answer, search),
-                models=PoolDesk(self._pool, self._settings.inference),
+                models=PoolDesk(self._pool, self._lineage.settings),
             )
         )
 
     def _text_models(self) -> tuple[ModelKey, ...]:
+        return tuple(key for key, reads in self._change.targets().items() if reads == "text")
+
+    def _wanted_models(self) -> dict[str, ModelKey]:
+        """The model of the settings for each modality that is embedded."""
         name = self._settings.inference.text_model
-        return (ModelKey(name),) if name else ()
+        return {"text": ModelKey(name)} if name else {}
 
     # -- services ---------------------------------------------------------------------------------------------------------
 
@@ -447,14 +483,15 @@ class Daemon:
 
     async def _embed_query(self, text: str) -> tuple[Space, Vectors] | None:
         """The question as a vector; None where search by meaning is turned off. Raises what the model raises."""
-        for model in self._text_models():
-            space = await self._spaces.of(model)
-            vectors = await self._pool.embed(
-                [text],
-                model=model,
-                role=Role.QUERY,
-                lane=PoolLane.INTERACTIVE,
-                deadline_s=self._settings.search.query_timeout_s,
-            )
-            return space, vectors
-        return None
+        model = await self._change.question_key("text")
+        if model is None:
+            return None
+        space = await self._spaces.of(model)
+        vectors = await self._pool.embed(
+            [text],
+            model=model,
+            role=Role.QUERY,
+            lane=PoolLane.INTERACTIVE,
+            deadline_s=self._settings.search.query_timeout_s,
+        )
+        return space, vectors

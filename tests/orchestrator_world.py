@@ -25,6 +25,8 @@ from msearchd.orchestrator.embed import EmbedStep
 from msearchd.orchestrator.folders import FolderList
 from msearchd.orchestrator.intake import Intake
 from msearchd.orchestrator.keyed_locks import KeyedLocks
+from msearchd.orchestrator.model_change import ModelChange
+from msearchd.orchestrator.model_plan import Policy
 from msearchd.orchestrator.outcomes import Outcomes
 from msearchd.orchestrator.recovery import Recovery
 from msearchd.orchestrator.reset import Reset
@@ -105,10 +107,12 @@ def _extraction(data):
 
 
 class Models:
-    """A pool whose vectors say nothing; `revision` is the weights'."""
+    """A pool whose vectors say nothing; `revision` is the weights'. Those of before stay on the machine unless `lost`."""
 
     def __init__(self):
         self.revision = "1"
+        self.lost = set()  # revisions that cannot be asked any more
+        self.by_model = []  # (model, text) of all that was embedded
         self.error = None
         self.during = None
         self.embedded = []
@@ -122,10 +126,28 @@ class Models:
         if self.error is not None:
             raise self.error
         self.embedded += texts
+        self.by_model += [(model, text) for text in texts]
         if (hook := self.during) is not None:
             self.during = None
             await hook()
         return Vectors(array("f", [1.0, 0.0] * len(texts)).tobytes(), len(texts), 2)
+
+
+class Lineage:
+    """The promises of inference.lineage: a model of before is asked under a key that no settings have."""
+
+    def __init__(self, models):
+        self.models = models
+
+    async def key_for(self, space, made_by, *, taken):
+        is_current = space.fingerprint == self.models.revision and self.models.error is None
+        if is_current and space.model not in taken:
+            return space.model
+        is_there = space.fingerprint not in self.models.lost and self.models.error is None
+        return ModelKey(f"{space.model}@{space.fingerprint}") if is_there else None
+
+    def maker(self, model):
+        return ""
 
 
 class Store:
@@ -214,6 +236,7 @@ class OrchestratorWorld:
         self.readers = Readers(self.disk)
         self.text_models = (MINILM,)
         self.scans_asked = []
+        self.policy = Policy(auto_samples=1000, keep_ms=1 << 40)
         self.cache_bytes = 0
 
     async def open(self):
@@ -229,13 +252,20 @@ class OrchestratorWorld:
         locks = KeyedLocks()
         self.spaces = Spaces(database=self.database, catalog=self.catalog, pool=self.models, store=self.store)
         self.recovery = Recovery(database=self.database, catalog=self.catalog, queue=self.queue, store=self.store)
+        self.recovered = asyncio.Event()
+        self.change = ModelChange(
+            database=self.database, queue=self.queue, spaces=self.spaces, store=self.store, pool=self.models,
+            lineage=Lineage(self.models), wanted={"text": model for model in self.text_models[:1]},
+            policy=self.policy, recovered=self.recovered, now_ms=lambda: self.now_ms,
+        )  # fmt: skip
         self.arrears = Arrears(
             database=self.database, catalog=self.catalog, queue=self.queue, outcomes=self.outcomes,
-            spaces=self.spaces, store=self.store, text_models=lambda: self.text_models,
+            spaces=self.spaces, text_models=self.change.targets, filling=self.change.filling,
         )  # fmt: skip
+        self.change.use(self.arrears)
         self.steps = Steps(
             catalog=self.catalog, outcomes=self.outcomes, extractors=self.readers, slow_extractors=self.readers,
-            store=self.store, settings=ExtractSettings(), text_models=lambda: self.text_models, content_locks=locks,
+            store=self.store, settings=ExtractSettings(), text_models=self.change.targets, content_locks=locks,
             ask_for_scan=lambda *place: self.scans_asked.append(place),
         )  # fmt: skip
         self.embed = EmbedStep(
@@ -265,6 +295,14 @@ class OrchestratorWorld:
         """As after a kill: what was running is given back, nothing else is known but the file and the points."""
         await self.close()
         return await self.open()
+
+    async def start(self):
+        """What the index service does before it lets work begin."""
+        await self.change.start()
+        await self.arrears.settle()
+        await self.recovery.at_start()
+        await self.arrears.embed()
+        self.recovered.set()
 
     def folders(self):
         return FolderList(
@@ -304,7 +342,7 @@ class OrchestratorWorld:
 
     async def settle(self, *steps):
         """Run jobs of *steps* (all that lanes serve) until none is ready."""
-        models = [(Step.EMBED, model) for model in self.text_models]
+        models = [(Step.EMBED, model) for model in self.change.targets()]
         served = (Step.IDENTIFY, Step.EXTRACT, Step.OCR, Step.RELOCATE)
         wanted = [(step, None) for step in steps] or [*((step, None) for step in served), *models]
         while jobs := await self.queue.claim(steps=wanted, limit=64, owner="test"):

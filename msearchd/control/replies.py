@@ -120,6 +120,9 @@ class StatusReply(Reply):
     state: Literal["starting", "ready", "paused", "degraded", "draining"]
     pauses: list[Text] = Field(default_factory=list)
     problems: Annotated[list[Text], Field(description="What wants a person's attention.")] = Field(default_factory=list)
+    notices: Annotated[list[Text], Field(description="What a person may decide; nothing is wrong.")] = Field(
+        default_factory=list
+    )
     data_dir: PathText
     config_file: Annotated[Text, Field(description="Empty where only defaults hold.")] = ""
     resident_bytes: Count = 0

@@ -16,6 +16,7 @@ import structlog
 from msearchd import errors
 from msearchd.orchestrator.arrears import Arrears
 from msearchd.orchestrator.dispatcher import Dispatcher
+from msearchd.orchestrator.model_change import ModelChange
 from msearchd.orchestrator.recovery import Recovery
 from msearchd.orchestrator.spaces import Spaces
 from msearchd.store.catalog import Catalog
@@ -35,6 +36,7 @@ class Indexing:
         catalog: Catalog,
         store: StoreProcess,
         arrears: Arrears,
+        change: ModelChange,
         recovery: Recovery,
         spaces: Spaces,
         dispatcher: Dispatcher,
@@ -45,6 +47,7 @@ class Indexing:
         self._catalog = catalog
         self._store = store
         self._arrears = arrears
+        self._change = change
         self._recovery = recovery
         self._spaces = spaces
         self._dispatcher = dispatcher
@@ -60,6 +63,8 @@ class Indexing:
     async def run(self) -> None:
         """Work on the queue; what writes points waits until catalog and store agree. Stopped, drain."""
         try:
+            # First of all: which model a step owes vectors to, and which one a question is asked with.
+            await self._until_it_works("models", self._change.start)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._recover(), name="recovery")
                 group.create_task(self._dispatcher.run(), name="dispatcher")

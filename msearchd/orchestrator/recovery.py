@@ -19,6 +19,7 @@ from msearchd.domain.job import Owed, Priority, Step
 from msearchd.domain.space import Space, SpaceName
 from msearchd.jobs.queue import JobQueue
 from msearchd.store.catalog import Catalog, ContentRow
+from msearchd.store.catalog.space_book import Phase, SpaceBook
 from msearchd.store.vector_store import VectorStore
 
 log = structlog.get_logger(__name__)
@@ -50,6 +51,7 @@ class Recovery:
         self._catalog = catalog
         self._queue = queue
         self._store = store
+        self._book = SpaceBook(database)
 
     async def at_start(self) -> list[SpaceReport]:
         """Redo what was begun and not finished; compare counts; compare contents only where counts differ."""
@@ -136,9 +138,12 @@ class Recovery:
 
     def _owe_in(self, c: sqlite3.Connection, space: Space, content: ContentRow) -> None:
         self._catalog.not_live_in(c, space.name, content.id)
+        record = self._book.record_in(c, space.name)
+        if record is None or record.target is None or not (record.is_filling or record.phase is Phase.SERVING):
+            return  # kept for a way back, and filled again on that way
         # Every file that shows it: one that went took what is owed with it, and left its copies without.
         for asset in self._catalog.assets_of_in(c, content.id):
-            self._queue.enqueue_in(c, [Owed(asset, Step.EMBED, str(space.model), Priority.NORMAL)])
+            self._queue.enqueue_in(c, [Owed(asset, Step.EMBED, str(record.target), Priority.NORMAL)])
             self._catalog.set_state_in(c, asset, AssetState.PENDING)
 
     async def _undo_unfinished(self, space: SpaceName) -> None:

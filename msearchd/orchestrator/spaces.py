@@ -1,12 +1,13 @@
 """Vector spaces as the orchestrator meets them: made on first use, flushed and optimised when quiet.
 
-Owns the memory of which space a model writes to, and the count of what is not flushed yet.
+Owns the memory of which space a model key writes to, and the count of what is not flushed yet. Which space answers
+questions is model_change's to say.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
+from collections.abc import Callable
 
 import structlog
 
@@ -15,26 +16,39 @@ from msearchd.domain.asset import ContentId
 from msearchd.domain.space import ModelKey, Space, SpaceName
 from msearchd.inference.pool import Pool
 from msearchd.store.catalog import Catalog
+from msearchd.store.catalog.space_book import SpaceBook
 from msearchd.store.vector_store import VectorStore
 
 log = structlog.get_logger(__name__)
 
 
 class Spaces:
-    """One space per text model that is in use."""
+    """One space per model that is in use. *maker_of* says what the spaces of a model are made by."""
 
-    def __init__(self, *, database: Database, catalog: Catalog, pool: Pool, store: VectorStore) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        catalog: Catalog,
+        pool: Pool,
+        store: VectorStore,
+        modality_of: Callable[[ModelKey], str] = lambda _: "text",
+        maker_of: Callable[[ModelKey], str] = lambda _: "",
+    ) -> None:
         self._database = database
         self._catalog = catalog
         self._pool = pool
         self._store = store
+        self._book = SpaceBook(database)
+        self._modality_of = modality_of
+        self._maker_of = maker_of
         self._known: dict[ModelKey, Space] = {}
         self._making = asyncio.Lock()
         self._unflushed = 0
         self._flushed_at = 0.0
 
     async def of(self, model: ModelKey) -> Space:
-        """The space that *model* writes to, made in the store and the catalog on first use.
+        """The space that *model* writes to, made in the store and the catalog on first use; its model is *model*.
 
         Raises Misconfigured where the model cannot run, RetryLater where store or worker are restarting.
         """
@@ -43,16 +57,15 @@ class Spaces:
         async with self._making:
             if (space := self._known.get(model)) is not None:
                 return space
-            space = await self._pool.space(model)
+            known = await self._book.by_target(model)
+            space = known or await self._pool.space(model)
             await self._store.ensure(space)
-            await self._database.write(lambda c: self._remember_in(c, space))
+            if known is None:
+                modality, maker = self._modality_of(model), self._maker_of(model)
+                await self._database.write(lambda c: self._book.put_in(c, space, modality=modality, made_by=maker))
             self._known[model] = space
             log.info("space ready", space=space.name, model=model, dim=space.dim)
             return space
-
-    def _remember_in(self, c: sqlite3.Connection, space: Space) -> None:
-        self._catalog.put_space_in(c, space)
-        self._catalog.set_active_space_in(c, space.name)
 
     def forget(self, space: SpaceName | None = None) -> None:
         """Make the space again at its next use (it was dropped)."""

@@ -64,6 +64,7 @@ class Sources:
     runner: Runner
     watch: Callable[[], WatchStatus]
     problems: Callable[[], Sequence[str]]  # standing troubles of the daemon itself, as sentences
+    notices: Callable[[], Sequence[str]]  # what a person may decide, as sentences; nothing is wrong
     is_draining: Callable[[], bool]
     loop_lag: Callable[[], LoopLag]
     publish: Callable[[str, Mapping[str, object]], object]  # events
@@ -112,6 +113,7 @@ class StatusPage:
             state=self._state(pauses, problems),
             pauses=pauses,
             problems=problems,
+            notices=list(source.notices()),
             data_dir=str(source.data_dir),
             config_file=source.config_file,
             resident_bytes=resident_bytes(os.getpid()),

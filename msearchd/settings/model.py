@@ -173,7 +173,9 @@ class EmbeddingModel(_Section):
     threads: int = Field(default=0, ge=0, description="CPU threads of the worker; 0 takes half of the cores.")
     pinned: bool = Field(default=False, description="Keep it loaded once it is, whoever else needs its memory.")
     idle_unload_s: float = Field(
-        default=-1.0, ge=-1, description="Unload it when unused for this long; 0 keeps it, -1 takes that of [inference]."
+        default=-1.0,
+        ge=-1,
+        description="Unload it when unused for this long; 0 keeps it, -1 takes that of [inference].",
     )
     group: str = Field(default="", description="Models of one group are never loaded at the same time.")
     copies: int = Field(
@@ -206,6 +208,16 @@ class InferenceSettings(_Section):
     models: tuple[EmbeddingModel, ...] = Field(
         default=(EmbeddingModel(name="all-minilm-l6-v2", source="sentence-transformers/all-MiniLM-L6-v2"),),
         description="The models that may be used.",
+    )
+    switch_unasked: int = Field(
+        default=5_000,
+        ge=-1,
+        description="A changed model embeds up to so many passages anew unasked, more after `msearch model switch`; -1: any.",
+    )
+    keep_replaced_h: float = Field(
+        default=168.0,
+        ge=0,
+        description="Hours that the vectors of a replaced model are kept for `msearch model rollback`.",
     )
     allow_download: bool = Field(
         default=False,

@@ -19,9 +19,7 @@ async def world(tmp_path):
 
 async def started_again(world):
     await world.restarted()
-    await world.arrears.settle()
-    await world.recovery.at_start()
-    await world.arrears.embed()
+    await world.start()
     await world.settle()
 
 
@@ -66,22 +64,12 @@ async def test_meaning_turned_off_leaves_nothing_pending(world):
 
 async def test_meaning_turned_on_later_embeds_what_was_known_before(world):
     world.text_models = ()
+    await world.restarted()
     await world.save(b"a.txt", "words")
     await world.settle()
     world.text_models = (MINILM,)
     await started_again(world)
     assert await live_spaces(world, b"a.txt") == {"minilm-1"}
-
-
-async def test_a_space_that_was_replaced_is_dropped_once_all_is_in_the_new_one(world):
-    await world.save(b"a.txt", "words")
-    await world.settle()
-    world.models.revision = "2"
-    await started_again(world)
-    assert set(world.store.points) == {"minilm-1", "minilm-2"}
-    await started_again(world)
-    assert set(world.store.points) == {"minilm-2"}
-    assert [space.name for space in await world.catalog.spaces()] == ["minilm-2"]
 
 
 async def test_a_start_without_news_owes_nothing(world):
@@ -90,9 +78,7 @@ async def test_a_start_without_news_owes_nothing(world):
     await world.settle()
     embedded = list(world.models.embedded)
     await world.restarted()
-    await world.arrears.settle()
-    await world.recovery.at_start()
-    await world.arrears.embed()
+    await world.start()
     assert (await world.queue.counts()).open == 0
     assert world.models.embedded == embedded
 

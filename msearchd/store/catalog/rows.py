@@ -114,7 +114,7 @@ class ContentRow:
     live_spaces: frozenset[SpaceName]
     #: Spaces that hold points of it: the live ones, and those that miss segments which came since.
     placed_spaces: frozenset[SpaceName]
-    #: Models whose newest space holds all of it.
+    #: Model keys that jobs name these by.
     live_models: frozenset[ModelKey]
     #: Assets that show it now.
     visible: int

@@ -22,11 +22,8 @@ FROM content WHERE id = ?1;
 -- content_by_uuid --  Its id.
 SELECT id FROM content WHERE uuid = ?1;
 
--- spaces_of_content --  Where its points are, and the model if the space is that model's newest.
-SELECT content_space.space, content_space.is_complete,
-    CASE WHEN NOT EXISTS (
-        SELECT 1 FROM space AS newer WHERE newer.model = space.model AND newer.rowid > space.rowid
-    ) THEN space.model END
+-- spaces_of_content --  Where its points are, and the model key by which jobs name that space.
+SELECT content_space.space, content_space.is_complete, nullif(space.target, '')
 FROM content_space JOIN space ON space.name = content_space.space WHERE content_space.content = ?1;
 
 -- extracted --  What extract found.
