@@ -11,9 +11,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msearchd import errors
 from msearchd.domain.asset import KnownDir, Root, RootId, RootState, StatFingerprint
 from msearchd.settings import WatchSettings
 from msearchd.watch import changes as ch
+from msearchd.watch.sources import choice
 from msearchd.watch.watcher import Watcher
 
 ONE = RootId(1)
@@ -218,6 +220,14 @@ async def until(condition, *, deadline_s=10.0):
 
 def state_of(watcher):
     return watcher.snapshot().roots[0].state
+
+
+def may_fanotify():
+    """True where this process may watch whole file systems: root on Linux, if its sandbox lets it."""
+    try:
+        return choice.resolve_backend("fanotify") == "fanotify"
+    except errors.Misconfigured:
+        return False
 
 
 class FileOps:

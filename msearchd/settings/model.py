@@ -36,6 +36,10 @@ class WatchSettings(_Section):
     backend: Literal["auto", "inotify", "watchdog", "polling", "fanotify"] = Field(
         default="auto", description="How changes are noticed; auto takes the best that this system has."
     )
+    watch_modify: bool = Field(
+        default=False,
+        description="Also notice writes to files that stay open for days, such as logs; each write costs an event.",
+    )
     exclude: tuple[str, ...] = Field(
         default=(), description="Patterns in gitignore syntax that hold in every folder, after the built-in list."
     )

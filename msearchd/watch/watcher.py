@@ -64,7 +64,9 @@ class Watcher:
         self._sink = sink
         self._state_dir = state_dir
         self._private = private or state_dir  # our own data: never indexed, wherever it lies
-        self._sources = Sources(settings.backend, state_dir=state_dir, notify=self._wake_up)
+        self._sources = Sources(
+            settings.backend, state_dir=state_dir, notify=self._wake_up, watch_modify=settings.watch_modify
+        )
         self._settler = Settler(
             Delays(
                 closed_s=settings.settle_closed_s,

@@ -6,11 +6,15 @@ import shutil
 import sys
 
 import pytest
-from watch_world import differences, until, watching
+from watch_world import differences, may_fanotify, until, watching
 
 from msearchd.watch.changes import FileGone, FileMoved, FileSeen, TreeGone, TreeMoved
 
 BACKENDS = ["watchdog", "polling"] + (["inotify"] if sys.platform == "linux" else [])
+
+
+if may_fanotify():
+    BACKENDS.append("fanotify")
 LIVE = [b for b in BACKENDS if b != "polling"]
 
 

@@ -7,7 +7,7 @@ import shutil
 import sys
 
 import pytest
-from watch_world import ONE, MemoryTree, differences, on_disk, state_of, until, watching
+from watch_world import ONE, MemoryTree, differences, may_fanotify, on_disk, state_of, until, watching
 
 from msearchd.domain.asset import RootState
 from msearchd.watch import watcher as watcher_module
@@ -80,13 +80,14 @@ def root(tmp_path):
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("backend", ["inotify", *(["fanotify"] if may_fanotify() else [])])
 @pytest.mark.parametrize("is_point_removed", [False, True])
 async def test_a_disk_unplugged_inside_a_root_is_an_offline_subtree_and_no_deletion(
-    root, tmp_path, disks, is_point_removed
+    root, tmp_path, disks, is_point_removed, backend
 ):
     usb = disks.make("disk", files(30))
     disks.plug(usb, root / "usb")
-    async with watching(root, tmp_path / "state", backend="inotify") as (watcher, memory):
+    async with watching(root, tmp_path / "state", backend=backend) as (watcher, memory):
         await watcher.sync(deadline_s=20)
         assert len(memory.all_files()) == 40
         disks.unplug(root / "usb")
@@ -109,6 +110,8 @@ async def test_a_disk_unplugged_inside_a_root_is_an_offline_subtree_and_no_delet
         assert [c.path for c in memory.of(FileSeen)] == [b"usb/new.txt"], "what was known is not read again"
         assert differences(memory, root) == []
         assert watcher.snapshot().health == "ok"
+        (root / "usb" / "live.txt").write_text("x")  # and it is watched again
+        await until(lambda: b"usb/live.txt" in memory.all_files())
 
 
 @pytest.mark.root

@@ -559,8 +559,34 @@ async def test_sync_that_cannot_be_had_in_time_says_how_far_it_is(root, tmp_path
         assert [c.path for c in memory.of(FileSeen)][-1] == b"new.txt"
 
 
-def test_a_backend_that_this_system_has_not_is_refused_with_what_to_set():
+@linux
+async def test_writes_to_a_file_that_stays_open_are_seen_where_that_was_asked_for(root, tmp_path):
+    path = root / "1.txt"
+    async with watching(root, tmp_path / "state", backend="inotify", watch_modify=True) as (watcher, memory):
+        await watcher.sync(deadline_s=20)
+        with path.open("ab") as file:
+            file.write(b"line\n")
+            file.flush()
+            await until(lambda: memory.all_files()[b"1.txt"].size == path.stat().st_size > 5)
+
+
+@linux
+def test_fanotify_without_its_privileges_is_refused_with_what_to_do(monkeypatch):
+    from msearchd.watch.sources import choice, fanotify_abi
+
+    def refuses():
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(fanotify_abi, "init", refuses)
     with pytest.raises(errors.Misconfigured) as caught:
-        watcher_module.Watcher(WatchSettings(backend="fanotify"), MemoryTree(), MemoryTree(), state_dir=None)
+        choice.resolve_backend("fanotify")
+    assert "CAP_SYS_ADMIN" in str(caught.value)
+    assert "AmbientCapabilities" in (caught.value.hint or "")
+
+
+def test_a_backend_that_this_system_has_not_is_refused_with_what_to_set(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(errors.Misconfigured) as caught:
+        watcher_module.Watcher(WatchSettings(backend="inotify"), MemoryTree(), MemoryTree(), state_dir=tmp_path)
     assert caught.value.key == "watch.backend"
     assert "auto" in caught.value.hint

@@ -10,11 +10,12 @@ import signal
 import sys
 
 import pytest
-from watch_world import ONE, FileOps, MemoryTree, differences, watching
+from watch_world import ONE, FileOps, MemoryTree, differences, may_fanotify, watching
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="inotify")
 SHORT = range(4)
 LONG = range(100, 140)
+OTHERS = ["watchdog", "polling", *(["fanotify"] if may_fanotify() else [])]
 
 
 def faults_of_the_books(watcher, ops):
@@ -119,7 +120,7 @@ async def test_a_reader_stopped_and_killed_never_costs_a_file(tmp_path, seed):
     await run_tormented(tmp_path, seed, steps=300)
 
 
-@pytest.mark.parametrize("backend", ["watchdog", "polling"])
+@pytest.mark.parametrize("backend", OTHERS)
 async def test_the_other_sources_never_lose_or_invent_a_file(tmp_path, backend):
     await run_watched(tmp_path, backend, 1, steps=300)
 
@@ -155,7 +156,7 @@ async def test_restarts_never_lose_a_file_in_long_runs(tmp_path, backend, seed):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("backend", ["watchdog", "polling"])
+@pytest.mark.parametrize("backend", OTHERS)
 @pytest.mark.parametrize("seed", LONG[:8])
 async def test_the_other_sources_never_lose_a_file_in_long_runs(tmp_path, backend, seed):
     await run_watched(tmp_path, backend, seed, steps=1200)

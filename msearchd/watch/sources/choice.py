@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +18,12 @@ _WORST: Final = {"ok": 0, "degraded": 1, "down": 2}
 class Sources:
     """The event source of local roots and the polling of the others."""
 
-    def __init__(self, backend: str, *, state_dir: Path, notify: Callable[[], None]) -> None:
+    def __init__(
+        self, backend: str, *, state_dir: Path, notify: Callable[[], None], watch_modify: bool = False
+    ) -> None:
         self._backend = resolve_backend(backend)
         self._state_dir = state_dir
+        self._watch_modify = watch_modify
         self._notify = notify
         self._local: WatchSource | None = None
         self._polling: PollingSource | None = None
@@ -70,7 +74,11 @@ class Sources:
         if self._backend == "inotify":
             from msearchd.watch.sources.inotify import InotifySource
 
-            return InotifySource(notify=self._notify, state_dir=self._state_dir)
+            return InotifySource(notify=self._notify, state_dir=self._state_dir, watch_modify=self._watch_modify)
+        if self._backend == "fanotify":
+            from msearchd.watch.sources.fanotify import FanotifySource
+
+            return FanotifySource(notify=self._notify, state_dir=self._state_dir, watch_modify=self._watch_modify)
         from msearchd.watch.sources.watchdog import WatchdogSource
 
         return WatchdogSource(notify=self._notify, state_dir=self._state_dir)
@@ -84,6 +92,16 @@ def resolve_backend(backend: str) -> str:
         message = "inotify exists on Linux only"
         raise errors.Misconfigured(message, key="watch.backend", hint='set watch.backend = "auto"')
     if backend == "fanotify":
-        message = "this version has no fanotify source"
-        raise errors.Misconfigured(message, key="watch.backend", hint='set watch.backend = "auto"')
+        _require_fanotify()
     return backend
+
+
+def _require_fanotify() -> None:
+    from msearchd.watch.sources import fanotify, fanotify_abi
+
+    if sys.platform != "linux":
+        raise fanotify.missing_privileges()
+    try:
+        os.close(fanotify_abi.init())
+    except (OSError, AttributeError) as error:
+        raise fanotify.missing_privileges() from error

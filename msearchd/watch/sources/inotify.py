@@ -28,6 +28,7 @@ from msearchd.watch import hints, paths
 from msearchd.watch.backlog import HintBacklog
 from msearchd.watch.hints import Coverage, Entered, Hint, SourceHealth, new_hint
 from msearchd.watch.sources import inotify_abi as abi
+from msearchd.watch.sources.cookies import Cookies
 from msearchd.watch.sources.drain_process import DrainProcess
 from msearchd.watch.sources.sweep import Sweep
 from msearchd.watch.sources.watch_tree import Place, WatchTree
@@ -74,12 +75,10 @@ class InotifySource:
         extra = abi.MODIFY if watch_modify else 0
         self._masks = (_ROOT_MASK | extra, _MASK | extra)
         self._notify = notify
-        self._cookie_dir = state_dir / "watch-cookies"
+        self._cookies = Cookies(state_dir / "watch-cookies")
         self._probe_every_s, self._probe_deadline_s = probe_every_s, probe_deadline_s
         self._fd = -1
         self._cookie_wd = -1
-        self._cookies: dict[bytes, asyncio.Future[None]] = {}
-        self._cookie_count = 0
         self._bases: dict[RootId, bytes] = {}
         self._tree = WatchTree(self._unwatch)
         self._hints = HintBacklog()
@@ -110,23 +109,7 @@ class InotifySource:
 
     async def barrier(self, *, deadline_s: float) -> bool:
         """True once every event of operations that ended before the call is among the hints. False: not in time."""
-        if self._fd < 0:
-            return False
-        self._cookie_count += 1
-        name = f"cookie-{os.getpid()}-{self._cookie_count}".encode()
-        path = os.fsencode(self._cookie_dir) + b"/" + name
-        future = self._cookies[name] = asyncio.get_running_loop().create_future()
-        try:
-            await asyncio.to_thread(_touch, path)
-            async with asyncio.timeout(deadline_s):
-                await future
-        except (TimeoutError, OSError):  # OSError: our disk is full, or its folder was removed
-            return False
-        finally:
-            self._cookies.pop(name, None)
-            with contextlib.suppress(OSError):
-                await asyncio.to_thread(os.unlink, path)
-        return True
+        return self._fd >= 0 and await self._cookies.wait(deadline_s=deadline_s)
 
     def scanned(self, root: RootId, *, took_s: float) -> None:
         """Nothing to plan."""
@@ -172,7 +155,7 @@ class InotifySource:
 
     async def _start(self) -> None:
         try:
-            self._fd, self._cookie_wd = await asyncio.to_thread(_open_descriptor, self._cookie_dir)
+            self._fd, self._cookie_wd = await asyncio.to_thread(_open_descriptor, self._cookies)
         except OSError as error:
             limit = "max_user_instances=512" if error.errno == errno.EMFILE else "max_user_watches=1048576"
             message = f"cannot use inotify: {error.strerror}"
@@ -232,7 +215,7 @@ class InotifySource:
     def _on_events(self, buffer: bytes) -> None:
         # The books may change meanwhile: what moves is compared after the move, and these events came before it.
         places: dict[int, Place | None] = {}
-        put, meaning = self._hints.put, _meaning
+        put = self._hints.put
         for wd, mask, name in abi.parse(buffer):
             if wd not in places:
                 places[wd] = self._place(wd)
@@ -257,10 +240,7 @@ class InotifySource:
 
     def _on_rare_event(self, wd: int, mask: int, name: bytes, place: Place | None) -> None:
         if wd == self._cookie_wd:
-            future = self._cookies.get(name)
-            if future is not None and not future.done():
-                # The waiter runs after this callback, so the hints of this buffer are complete up to here.
-                future.set_result(None)
+            self._cookies.take(name)
         elif mask & abi.Q_OVERFLOW:
             self._overflows += 1
             self._lost("the kernel's queue overflowed")
@@ -324,7 +304,7 @@ class InotifySource:
 
 
 @functools.cache
-def _meaning(mask: int) -> tuple[int, bool]:
+def meaning(mask: int) -> tuple[int, bool]:
     """(flags of the hint, whether a directory is new there). There are some dozens of masks."""
     flags = 0
     for bit, flag in _FLAGS:
@@ -339,21 +319,15 @@ class _Coverage:
         self.leave = leave
 
 
-def _open_descriptor(cookie_dir: Path) -> tuple[int, int]:
+def _open_descriptor(cookies: Cookies) -> tuple[int, int]:
     """(inotify descriptor, watch of our own folder). Raises OSError, Misconfigured."""
     if not Path("/proc/self/fd").is_dir():
         message = "/proc is not mounted, and watches are added through it"
         raise errors.Misconfigured(message, key="watch.backend", hint='set watch.backend = "watchdog"')
-    cookie_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for stale in cookie_dir.iterdir():
-        stale.unlink()
+    folder = cookies.prepare()
     fd = abi.init()
     try:
-        return fd, abi.add_watch(fd, os.fsencode(cookie_dir), abi.CREATE | abi.ONLYDIR)
+        return fd, abi.add_watch(fd, folder, abi.CREATE | abi.ONLYDIR)
     except OSError:
         os.close(fd)
         raise
-
-
-def _touch(path: bytes) -> None:
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
