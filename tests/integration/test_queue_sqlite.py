@@ -95,6 +95,45 @@ async def test_the_back_fill_gets_an_eighth_under_endless_live_work(queue):
     assert taken.count(Priority.BACKFILL) == 20
 
 
+@pytest.mark.parametrize("priority", [Priority.LIVE, Priority.NORMAL, Priority.BACKFILL])
+async def test_nothing_starves_under_endless_interactive_work(queue, priority):
+    await queue.enqueue([Owed(A, Step.EXTRACT, priority=priority)])
+    for number in range(17):  # there is always somebody who waits for something better
+        await queue.enqueue([Owed(AssetId(1000 + number), Step.EXTRACT, priority=Priority.INTERACTIVE)])
+        (job,) = await claim(queue, limit=1)
+        await queue.complete(job)
+        if job.asset == A:
+            return
+    pytest.fail("not claimed within one round")
+
+
+async def test_a_file_that_kills_its_process_keeps_nobody_else_from_work(tmp_path, clock):
+    """Poison: each life claims both, the first file kills it; the second is done in spite of it."""
+    done = []
+    for _ in range(6):
+        database = await Database.open(tmp_path / "poison.db")
+        queue = JobQueue(database, QueueSettings(max_attempts=3), now_ms=clock)
+        killed = await queue.open()
+        if not done:
+            await queue.enqueue([Owed(A, Step.EXTRACT), Owed(B, Step.EXTRACT)])
+            done.append(None)
+        jobs = await claim(queue, limit=1)
+        if not jobs:
+            break
+        if jobs[0].asset == B:
+            await queue.complete(jobs[0])
+            done.append(B)
+        await queue.close()  # with A in work: as if the process had died
+        await database.close()
+    assert done == [None, B]
+    assert [(asset, step) for asset, step, _ in killed] in ([(A, Step.EXTRACT)], [])
+    (failed,) = await queue.failures()
+    assert (failed.asset, failed.attempts) == (A, 3)
+    assert "killed its worker" in failed.error
+    await queue.close()
+    await database.close()
+
+
 async def test_a_change_during_work_runs_exactly_once_more(queue):
     await queue.enqueue([Owed(A, Step.EXTRACT)])
     (job,) = await claim(queue)
