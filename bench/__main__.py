@@ -23,6 +23,7 @@ BENCHES: dict[str, tuple[str, ...]] = {
     "search_bench": (),
     "watch_bench": (),
     "guest": (),
+    "idle_bench": (),
     "text_indexing": (),
 }
 
