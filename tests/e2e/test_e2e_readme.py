@@ -85,6 +85,8 @@ def test_the_lines_of_the_readme_do_what_it_says(daemon):
         adapted = line.replace(".venv/bin/", "")
         if "--watch" in adapted:
             adapted = f"timeout 2 {adapted}; [ $? = 124 ]"  # until interrupted
+        if "serve-model" in adapted:
+            adapted = f"timeout 6 {adapted}; [ $? = 124 ]"  # until stopped
         done[line] = run(daemon, adapted)
     wrong = {
         line: (d.returncode, d.stdout, d.stderr)
@@ -118,23 +120,21 @@ def test_the_curl_examples_answer_as_the_readme_says(daemon):
         replies[line] = json.loads(done.stdout)
     by_word = {
         word: next(reply for line, reply in replies.items() if word in line)
-        for word in ("openapi", "search", "status", "sync")
+        for word in ("openapi", "search", "status", "sync", "/v1/models", "/v1/embeddings")
     }
     assert by_word["openapi"]["openapi"].startswith("3.1")
     assert by_word["search"]["hits"][0]["path"].endswith("ferry.txt")
     assert by_word["status"]["folders"]
     assert by_word["sync"]["is_complete"] is True
+    assert by_word["/v1/models"]["data"][0]["id"] == "all-minilm-l6-v2"
+    assert [len(item["embedding"]) for item in by_word["/v1/embeddings"]["data"]] == [384, 384]
 
 
 def test_every_endpoint_that_the_readme_curls_exists(daemon):
     paths = daemon.api.get("/openapi.json")["paths"].keys()
-    wanted = {re.search(r"(/control/v1/[a-z/.-]+)", line)[1] for line in command_lines() if line.startswith("curl")}
-    assert (
-        wanted
-        - {"/control/v1/openapi.json"}
-        - {path if path.startswith("/control") else f"/control/v1{path}" for path in paths}
-        == set()
-    )
+    lines = [line for line in command_lines() if line.startswith("curl")]
+    wanted = {re.search(r"localhost((/control)?/v1/[a-z/.-]+)", line)[1] for line in lines}
+    assert wanted - {"/control/v1/openapi.json"} - paths == set()
 
 
 def test_each_command_of_the_table_works(daemon):
