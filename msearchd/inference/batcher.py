@@ -21,6 +21,7 @@ from msearchd.aio.child import LinkLost, Reply
 from msearchd.domain.sample import Sample
 from msearchd.domain.space import Vectors
 from msearchd.inference import parcel, windows
+from msearchd.inference.gathered import Gathered, each_item
 from msearchd.inference.parcel import Group
 
 log = structlog.get_logger(__name__)
@@ -51,40 +52,6 @@ class _Call:
     def fail(self, error: errors.MsearchError) -> None:
         if not self.done.done():
             self.done.set_exception(error)
-
-
-class Gathered:
-    """Rows of *count* samples that arrive in any order, one row each or many."""
-
-    def __init__(self, count: int) -> None:
-        self._rows: list[bytes | memoryview] = [b""] * count
-        self._counts: list[int] | None = None
-
-    def place(self, index: int, rows: memoryview, *, count: int | None) -> None:
-        """Put a sample's rows in its place; *count* rows, or None for the one row of a single vector."""
-        self._rows[index] = rows
-        if count is not None:
-            if self._counts is None:
-                self._counts = [0] * len(self._rows)
-            self._counts[index] = count
-
-    def vectors(self, dim: int) -> Vectors:
-        """All rows in the order of the samples."""
-        data = b"".join(self._rows)
-        counts = None if self._counts is None else tuple(self._counts)
-        return Vectors(data, len(data) // (4 * dim) if dim else 0, dim, counts)
-
-
-def each_item(reply: Reply) -> Iterator[tuple[int, memoryview, int | None]]:
-    """Index, rows and row count (None: a single vector) of each sample of a frame."""
-    rows: list[int] = reply.args.get("rows", [])
-    counts: list[int] | None = reply.args.get("counts")
-    each = counts if counts is not None else [1] * len(rows)
-    size = len(reply.body) // max(1, sum(each))
-    body, start = memoryview(reply.body), 0
-    for index, count in zip(rows, each, strict=True):
-        yield index, body[start * size : (start + count) * size], None if counts is None else count
-        start += count
 
 
 @dataclass(slots=True, eq=False)

@@ -30,8 +30,9 @@ from msearchd.inference.forkserver import ForkServers
 from msearchd.inference.learned import FiguresFile
 from msearchd.inference.model_status import ModelStatus, PoolStatus, together
 from msearchd.inference.residency import HOST, fit_together
-from msearchd.inference.resident import LoadedModel, WorkerSettings
+from msearchd.inference.resident import LoadedModel
 from msearchd.inference.spec import Lane, Role, model_named, resolve
+from msearchd.inference.worker_settings import WorkerSettings
 from msearchd.settings.model import InferenceSettings
 
 __all__ = ["Lane", "ModelStatus", "Pool", "PoolStatus", "Role"]

@@ -9,25 +9,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol, cast
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
 
 import structlog
 
 from msearchd import errors
-from msearchd.aio.child import Child, ChildSpec, Limits, LinkLost, Reply, Starter
+from msearchd.aio.child import Child, ChildSpec, LinkLost, Reply
 from msearchd.domain.sample import Sample, Sound, TimedText
 from msearchd.domain.space import Space, Vectors
 from msearchd.inference import parcel
-from msearchd.inference.batcher import Batcher, Gathered, each_item
-from msearchd.inference.learned import Figures, LearnedFigures
+from msearchd.inference.batcher import Batcher
+from msearchd.inference.gathered import Gathered, each_item
+from msearchd.inference.learned import Figures
 from msearchd.inference.model_status import ModelStatus
 from msearchd.inference.residency import HOST, Resident, Seat, Wanted
-from msearchd.inference.spec import EngineChoice, Lane, ModelSpec, Role
+from msearchd.inference.spec import Lane, ModelSpec, Role
 from msearchd.inference.worker.budget import FIRST_COST
 from msearchd.inference.worker_process import WorkerProcess
+from msearchd.inference.worker_settings import WorkerSettings
 from msearchd.settings.model import EmbeddingModel
 
 log = structlog.get_logger(__name__)
@@ -36,32 +37,6 @@ _WORKER_MODULE = "msearchd.inference.worker.main"
 #: A start that failed for good (package missing) is not tried again at every call: each costs seconds of CPU.
 _REMEMBER_FAILURE_S = 15.0
 _LEAST_TOKENS = 256
-
-
-class Room(Protocol):
-    """Makes room for a model before it loads (see admission.py)."""
-
-    async def admit(self, loaded: LoadedModel) -> None:
-        """Return once *loaded* may start; it counts as loaded from then on."""
-        ...
-
-    async def clear(self, loaded: LoadedModel) -> bool:
-        """Unload every idle model on *loaded*'s devices; False where there was none."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerSettings:
-    """What all workers of a pool share. Times in seconds."""
-
-    limits: Limits
-    load_timeout_s: float
-    batch_timeout_s: float
-    starter_for: Callable[[EngineChoice, ModelSpec], Starter]
-    engine_files: Mapping[str, Path]
-    idle_unload_s: float
-    figures: LearnedFigures
-    room: Room
 
 
 class LoadedModel:

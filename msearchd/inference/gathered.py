@@ -1,0 +1,45 @@
+"""Rows as they come back from a worker, batch by batch, put into the order of the samples.
+
+In: frames of an embed answer. Out: Vectors. Never copies a row before all of them are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msearchd.aio.child import Reply
+from msearchd.domain.space import Vectors
+
+
+class Gathered:
+    """Rows of *count* samples that arrive in any order, one row each or many."""
+
+    def __init__(self, count: int) -> None:
+        self._rows: list[bytes | memoryview] = [b""] * count
+        self._counts: list[int] | None = None
+
+    def place(self, index: int, rows: memoryview, *, count: int | None) -> None:
+        """Put a sample's rows in its place; *count* rows, or None for the one row of a single vector."""
+        self._rows[index] = rows
+        if count is not None:
+            if self._counts is None:
+                self._counts = [0] * len(self._rows)
+            self._counts[index] = count
+
+    def vectors(self, dim: int) -> Vectors:
+        """All rows in the order of the samples."""
+        data = b"".join(self._rows)
+        counts = None if self._counts is None else tuple(self._counts)
+        return Vectors(data, len(data) // (4 * dim) if dim else 0, dim, counts)
+
+
+def each_item(reply: Reply) -> Iterator[tuple[int, memoryview, int | None]]:
+    """Index, rows and row count (None: a single vector) of each sample of a frame."""
+    rows: list[int] = reply.args.get("rows", [])
+    counts: list[int] | None = reply.args.get("counts")
+    each = counts if counts is not None else [1] * len(rows)
+    size = len(reply.body) // max(1, sum(each))
+    body, start = memoryview(reply.body), 0
+    for index, count in zip(rows, each, strict=True):
+        yield index, body[start * size : (start + count) * size], None if counts is None else count
+        start += count
