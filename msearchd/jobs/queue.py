@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
 from typing import Final
 
 import structlog
@@ -24,10 +24,10 @@ from msearchd.domain.job import Job, JobId, Outcome, Owed, Step
 from msearchd.jobs import retry
 from msearchd.jobs.changes import Changes
 from msearchd.jobs.claim import Wanted, claim_in, is_claimable_in
+from msearchd.jobs.gathered import Gathered
 from msearchd.jobs.looks import blocked_reasons_in, is_idle_in, timed_counts_in
 from msearchd.jobs.moves import SQL, JobMoves
 from msearchd.jobs.overview import Overview, overview_in
-from msearchd.jobs.owing import Owing
 from msearchd.jobs.rows import BlockedReason, HistoryRow, JobRow, QueueCounts
 from msearchd.jobs.turns import kept_places
 from msearchd.settings.model import QueueSettings
@@ -50,7 +50,8 @@ class JobQueue(JobMoves):
         super().__init__(settings, now_ms=now_ms)
         self._database = database
         self._changes = Changes()
-        self._owing = Owing(database, self.enqueue_in, then=self.notify)
+        self._owing = Gathered(database, self._enqueue_lists_in, then=self.notify)
+        self._completing = Gathered(database, self.complete_all_in, then=self.notify)
         self._claimed_by_lane: dict[tuple[Wanted, ...], int] = {}
         self._may_be_due = asyncio.Event()
         self._promoting: asyncio.Task[None] | None = None
@@ -80,6 +81,10 @@ class JobQueue(JobMoves):
         """Owe steps; see `enqueue_in`. Durable on return; cancelled here, they may be owed or not."""
         await self._owing.add(owed)
 
+    def _enqueue_lists_in(self, c: sqlite3.Connection, lists: list[Sequence[Owed]]) -> list[None]:
+        self.enqueue_in(c, itertools.chain.from_iterable(lists))
+        return [None] * len(lists)
+
     # -- work ----------------------------------------------------------------------------------------------------------
 
     async def claim(self, *, steps: Sequence[Wanted], limit: int, owner: str) -> list[Job]:
@@ -106,9 +111,7 @@ class JobQueue(JobMoves):
 
     async def complete(self, job: Job) -> Outcome:
         """See `complete_in`."""
-        outcome = await self._database.submit(partial(self.complete_in, job=job))
-        self.notify()
-        return outcome
+        return await self._completing.add(job)
 
     async def retry(self, job: Job, error: str, *, after_s: float | None = None) -> Outcome:
         """See `retry_in`."""
