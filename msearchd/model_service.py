@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 import structlog
+from pydantic import ValidationError
 
 from msearchd import errors
 from msearchd.aio.child import Limits
@@ -133,12 +134,17 @@ def model_of(order: ServeOrder) -> EmbeddingModel:
             message, key="model_path", hint="name a folder with weights, a cached model id, or add --allow-download"
         )
     serves = "rerank" if order.task_type == "rerank" else serves_of(found.folder) if found else "text"
-    return EmbeddingModel.model_validate(
-        {
-            "name": order.name or name_of(order.model_path), "source": order.model_path, "serves": serves,
-            "engine": order.engine, "device": order.device, "dtype": order.dtype, "threads": order.threads,
-        }
-    )  # fmt: skip
+    fields = {
+        "name": order.name or name_of(order.model_path), "source": order.model_path, "serves": serves,
+        "engine": order.engine, "device": order.device, "dtype": order.dtype, "threads": order.threads,
+    }  # fmt: skip
+    try:
+        return EmbeddingModel.model_validate(fields)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        name = str(wrong["loc"][0])
+        message = f"--{name} {fields.get(name)!r} cannot be: {wrong['msg']}"
+        raise errors.Misconfigured(message, key=name, hint="msearchd serve-model --help tells the choices") from error
 
 
 def serves_of(folder: Path) -> Serves:

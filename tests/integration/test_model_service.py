@@ -156,6 +156,12 @@ def test_a_folder_that_is_not_there_is_told(tmp_path):
         model_of(order_of(tmp_path / "nothing"))
 
 
+@pytest.mark.parametrize("wrong", [{"engine": "steam"}, {"name": "My Model"}, {"threads": -1}])
+def test_an_option_that_cannot_be_is_named(tmp_path, wrong):
+    with pytest.raises(errors.Misconfigured, match=f"--{next(iter(wrong))} "):
+        model_of(order_of(model_folder(tmp_path), **wrong))
+
+
 @pytest.mark.parametrize(
     ("path", "name"),
     [("sentence-transformers/all-MiniLM-L6-v2", "all-minilm-l6-v2"), ("/models/My Model (v2)/", "my-model-v2"),
