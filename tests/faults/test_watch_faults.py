@@ -84,6 +84,16 @@ async def test_a_killed_reader_is_replaced_and_what_it_held_is_found(root, tmp_p
 
 
 @linux
+async def test_a_reader_that_dies_while_the_watcher_stops_has_no_successor(root, tmp_path):
+    async with watching(root, tmp_path / "state", backend="inotify") as (watcher, _):
+        await watcher.sync(deadline_s=20)
+        source = source_of(watcher)
+        os.kill(source._drain.pid, signal.SIGKILL)
+    source._on_drain_end("killed")
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "inotify-restart"]
+
+
+@linux
 async def test_a_reader_that_hangs_is_noticed_by_the_probe(root, tmp_path, monkeypatch):
     from msearchd.watch.sources import choice, inotify
 

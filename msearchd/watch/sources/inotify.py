@@ -88,6 +88,7 @@ class InotifySource:
         self._overflows = self._restarts = 0
         self._limit = abi.watch_limit()
         self._is_down = ""
+        self._is_closed = False
         self._last_loss = (0, "")
         self.coverage: Coverage = _Coverage(self._enter, self._tree.drop)
 
@@ -140,6 +141,7 @@ class InotifySource:
 
     async def close(self) -> None:
         """End the drain, close the descriptor (the kernel drops its watches with it)."""
+        self._is_closed = True  # a reader that ends from now on has no successor
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -189,6 +191,8 @@ class InotifySource:
 
     def _on_drain_end(self, reason: str) -> None:
         """The drain is gone with what it held: another one, and a scan. The watches and the kernel's queue live on."""
+        if self._is_closed:
+            return
         self._restarts += 1
         log.warning("the event reader ended, starting another", reason=reason)
         self._tasks = [task for task in self._tasks if not task.done()]
