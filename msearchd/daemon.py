@@ -65,6 +65,7 @@ from msearchd.orchestrator.recovery import Recovery
 from msearchd.orchestrator.reset import REASON as RESET_REASON
 from msearchd.orchestrator.reset import Reset
 from msearchd.orchestrator.runner import Runner
+from msearchd.orchestrator.space_desk import SpaceKeeper
 from msearchd.orchestrator.spaces import Spaces
 from msearchd.orchestrator.status import Sources, StatusPage
 from msearchd.orchestrator.steps import Steps
@@ -431,6 +432,13 @@ class Daemon:
                 events=self.events,
                 search=partial(answer, search),
                 models=PoolDesk(self._pool, self._lineage.settings),
+                spaces=SpaceKeeper(
+                    self._change,
+                    database=database,
+                    store=self._store,
+                    pool=self._pool,
+                    keep_replaced_h=self._settings.inference.keep_replaced_h,
+                ),
             )
         )
 

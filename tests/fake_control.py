@@ -13,6 +13,7 @@ import time
 from msearchd import errors
 from msearchd.control import EventBus, replies, upkeep_replies
 from msearchd.control.models import ModelPageRow, ModelsPage
+from msearchd.control.spaces import ModelPlan, SpaceRow, SpacesPage
 from msearchd.control.types import path_bytes, path_text
 
 
@@ -50,6 +51,59 @@ class FakeDesk:
         return self._row(model, is_pinned=is_pinned)
 
 
+class FakeSpaces:
+    """The space "words-1" answers; "words-2" of the settings' model waits for a yes, and is complete once it got it."""
+
+    def __init__(self):
+        common = {"model": "words", "modality": "text", "dim": 4, "points": 70_000, "size_bytes": 310_000_000}
+        self.rows = {
+            "words-1": {**common, "name": "words-1", "fingerprint": "1" * 64, "phase": "serving", "contents": 9000},
+            "words-2": {**common, "name": "words-2", "fingerprint": "2" * 64, "phase": "waiting", "lacking": 9000,
+                        "coverage": 0.0, "points": 0, "size_bytes": 0},
+        }  # fmt: skip
+
+    def _name(self, space):
+        name = "words-2" if space == "words" else space
+        if name not in self.rows:
+            raise errors.NotFound(f"there is no vector space {space!r} (there is: {', '.join(self.rows)})")
+        return name
+
+    def _serving(self):
+        return next(name for name, row in self.rows.items() if row["phase"] == "serving")
+
+    async def page(self):
+        waits = [row for row in self.rows.values() if row["phase"] == "waiting"]
+        sentences = ["70,000 passages await the model 'words'; type: msearch model switch words"] if waits else []
+        return SpacesPage(spaces=[SpaceRow(**row) for row in self.rows.values()], sentences=sentences)
+
+    async def plan(self, space):
+        row = self.rows[self._name(space)]
+        return ModelPlan(space=row["name"], modality="text", phase=row["phase"], serving=self._serving(), contents=9000,
+                         samples=70_000, per_s=20.0, seconds=3500.0, size_bytes=310_000_000, keep_replaced_h=168.0)  # fmt: skip
+
+    async def switch(self, space):
+        name = self._name(space)
+        if name != "words-2":
+            raise errors.BadRequest(f"the settings do not ask for {name}", hint="type: msearch model rollback")
+        self.rows["words-1"]["phase"] = "kept"
+        self.rows["words-2"] |= {"phase": "serving", "contents": 9000, "lacking": 0, "coverage": 1.0}
+        return SpaceRow(**self.rows["words-2"])
+
+    async def rollback(self, modality):
+        if self.rows["words-1"]["phase"] == "serving" or modality != "text":
+            raise errors.BadRequest("no space of another model is kept")
+        self.rows["words-1"]["phase"], self.rows["words-2"]["phase"] = "serving", "declined"
+        return SpaceRow(**self.rows["words-1"])
+
+    async def drop(self, space):
+        row = self.rows[self._name(space)]
+        if row["phase"] == "serving":
+            raise errors.BadRequest(f"{row['name']} answers questions", hint="switch or roll back first")
+        before = SpaceRow(**row)
+        row |= {"phase": "declined", "points": 0, "size_bytes": 0}
+        return before
+
+
 class FakeControl:
     """`files` are the known ones with their text. A name with "bad" in it fails; one with "slow" takes 0.2 s a step."""
 
@@ -65,6 +119,7 @@ class FakeControl:
         self.raises = {}  # method name -> exception to raise once asked
         self.cancelled = []
         self.models = FakeDesk()
+        self.spaces = FakeSpaces()
         self._ids = itertools.count(1)
         self._tasks = set()
         self._started = time.monotonic()

@@ -11,6 +11,7 @@ from typing import Final
 
 from msearchd import __version__
 from msearchd.api.model_routes import MODEL_ROUTES
+from msearchd.api.space_routes import SPACE_ROUTES
 from msearchd.api.table import BASE, Answer, Call, Permission, Row
 from msearchd.api.upkeep_routes import UPKEEP_ROUTES
 from msearchd.control import replies, requests
@@ -157,5 +158,6 @@ ROUTES: Final = (
     Row(method="GET", path="/events", name="events", summary="Events as they happen (server-sent events with ids).",
         stream=_events, query=requests.EventParams, waits=True),
     *MODEL_ROUTES,
+    *SPACE_ROUTES,
     *UPKEEP_ROUTES,
 )  # fmt: skip

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from msearchd import __version__
-from msearchd.cli import commands, model_commands, upkeep_commands
+from msearchd.cli import commands, model_commands, space_commands, upkeep_commands
 from msearchd.cli.connection import Daemon, Refused, Unreachable, default_socket
 from msearchd.cli.render import clean
 
@@ -109,6 +109,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--since", type=_number(0, 2**63 - 1, is_whole=True), metavar="ID", help="begin after this event")
     _upkeep_verbs(verb)
     model_commands.arguments(verb("models", model_commands.models, "show the models, or load, unload, pin, unpin one"))
+    verb("spaces", space_commands.spaces, "show the vector spaces: model, coverage, which one answers")
+    space_commands.arguments(
+        verb("model", space_commands.model, "change the model: plan and switch, or roll back, or drop old vectors")
+    )
     made = verb("reset", commands.reset, "throw the index away and compute it again; your files are never touched")
     made.add_argument(
         "what", choices=("index", "database", "all"), help="vectors; catalog, text and queue; or both and the folders"

@@ -164,6 +164,8 @@ def status(reply: Reply, *, home: str, style: Style) -> Iterator[str]:
     yield f"msearchd {reply['version']}  {style.bold(state)}{because}  up {up}, process {reply['pid']}{memory}"
     for sentence in reply.get("problems", ()):
         yield style.bad("! ") + clean(sentence)
+    for sentence in reply.get("notices", ()):
+        yield style.bold("? ") + clean(sentence)
     yield from _folders_block(reply["folders"], home, style)
     yield _line("queue", _queue(reply["queue"], reply["progress"]), style)
     yield _line("watch", _watch(reply["watch"], style), style)

@@ -26,6 +26,7 @@ from msearchd.control.replies import (
     SyncReply,
 )
 from msearchd.control.requests import SearchRequest
+from msearchd.control.spaces import SpaceDesk
 from msearchd.control.upkeep_replies import BackupReply, QueuePageReply, VerifyReply
 
 ResetType = Literal["all", "database", "index"]
@@ -125,6 +126,11 @@ class Control(Protocol):
     @property
     def models(self) -> ModelDesk:
         """The models: state, load, unload, pin."""
+        ...
+
+    @property
+    def spaces(self) -> SpaceDesk:
+        """The vector spaces: state, cost of a change, switch, roll back, drop."""
         ...
 
     def events(self, since: int | None) -> AsyncIterator[Event]:

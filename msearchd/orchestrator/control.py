@@ -37,6 +37,7 @@ from msearchd.control.replies import (
     SyncReply,
 )
 from msearchd.control.requests import SearchRequest
+from msearchd.control.spaces import SpaceDesk
 from msearchd.control.types import path_text
 from msearchd.control.upkeep_replies import BackupReply, QueuePageReply, VerifyReply
 from msearchd.domain.asset import AssetId, AssetState
@@ -78,6 +79,7 @@ class Parts:
     events: EventBus
     search: Callable[[SearchRequest], Awaitable[SearchReply]]
     models: ModelDesk
+    spaces: SpaceDesk
 
 
 class DaemonControl:
@@ -254,6 +256,11 @@ class DaemonControl:
     def models(self) -> ModelDesk:
         """The models on the desk."""
         return self._parts.models
+
+    @property
+    def spaces(self) -> SpaceDesk:
+        """The vector spaces on the desk."""
+        return self._parts.spaces
 
     def events(self, since: int | None) -> AsyncIterator[Event]:
         """Events after *since* and on."""

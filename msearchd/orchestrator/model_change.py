@@ -117,9 +117,12 @@ class ModelChange:
         """Those of `targets` that are owed also the contents that were there before."""
         return {key: line.modality for line in self._lines.values() for key in line.filling}
 
-    def lines(self) -> tuple[Line, ...]:
-        """All modalities as they stand."""
-        return tuple(self._lines.values())
+    async def look(self) -> tuple[Line, ...]:
+        """All modalities, read anew."""
+        async with self._making:
+            for modality in self._lines:
+                await self._refresh(modality)
+            return tuple(self._lines.values())
 
     async def question_key(self, modality: str) -> ModelKey | None:
         """The model to embed a question to *modality* with; None where it is switched off."""
