@@ -66,6 +66,7 @@ class Verifier:
         # The folders first: what they bring is then part of what the others are asked about.
         folders = [await self._folder(root) for root in await self._catalog.roots()]
         damage = await self._database.problems(is_quick=False)
+        sentences: list[str] = []
         if damage and is_repair:
             damage, sentences = await self._heal(damage)
             if damage:
@@ -80,6 +81,7 @@ class Verifier:
             files_without_job=idle,
             spaces=spaces,
             folders=folders,
+            sentences=sentences,
         )
         if is_repair and not reply.is_clean:
             await self._settle(orphaned)
@@ -98,7 +100,7 @@ class Verifier:
         except errors.MsearchError as error:
             left = [error.sentence()]
         if not left:
-            return [], []
+            return [], ["indexes of the database were damaged and have been built anew"]
         return left, ["the database is damaged beyond repair: it is set aside and made anew from your files now"]
 
     # -- the queue -------------------------------------------------------------------------------------------------------
