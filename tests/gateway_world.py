@@ -45,7 +45,8 @@ class WordsPool:
             data = b"".join(vector(sample) * self.rows_each for sample in samples)
             count = len(samples) * self.rows_each
             return Vectors(data, count, DIM, rows=(self.rows_each,) * len(samples))
-        return Vectors(b"".join(vector(sample) for sample in samples), len(samples), DIM)
+        costs = tuple(len(sample.split()) if isinstance(sample, str) else 1 for sample in samples)
+        return Vectors(b"".join(vector(sample) for sample in samples), len(samples), DIM, costs=costs)
 
     async def rerank(self, query, texts, *, model, lane, deadline_s):
         self.calls.append((model, "rerank", lane, [query, *texts]))

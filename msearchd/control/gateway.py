@@ -90,7 +90,7 @@ class RerankRequest(_Lenient):
 
 
 class Usage(Reply):
-    """What the request cost, in tokens of the model."""
+    """What the request cost: tokens of the model (16x16 patches of pictures); for rerank an estimate."""
 
     prompt_tokens: Count
     total_tokens: Count

@@ -6,7 +6,7 @@ no-op, identical files share points, and a rename touches none.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NewType
 from uuid import UUID, uuid5
 
@@ -43,6 +43,8 @@ class Vectors:
     dim: int
     #: For multi-vectors: rows of each item, summing to `count`; None means one row an item.
     rows: tuple[int, ...] | None = None
+    #: What each item cost the model (tokens, patches, frames); empty where it was not told.
+    costs: tuple[int, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if len(self.data) != self.count * self.dim * 4:

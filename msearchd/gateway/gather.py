@@ -143,7 +143,8 @@ def _share(vectors: Vectors, requests: Sequence[_Request]) -> None:
         at += rows
         if not request.done.done():
             shape = counts if vectors.rows is not None else None
-            request.done.set_result(Vectors(part, rows, vectors.dim, shape))
+            costs = vectors.costs[item - len(request.texts) : item]
+            request.done.set_result(Vectors(part, rows, vectors.dim, shape, costs))
 
 
 def _fail(request: _Request, error: Exception) -> None:

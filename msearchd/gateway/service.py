@@ -154,7 +154,7 @@ class ModelGateway:
         texts = [index for index, one in enumerate(inputs) if isinstance(one, str)]
         pictures = [index for index, one in enumerate(inputs) if isinstance(one, EncodedPicture)]
         rows: dict[int, bytes | memoryview] = {}
-        dim, is_multi = 0, False
+        dim, is_multi, tokens = 0, False, 0
         for places in (texts, pictures):
             if not places:
                 continue
@@ -162,7 +162,7 @@ class ModelGateway:
             vectors = await self._vectors(samples, model=model, role=role, lane=lane)
             dim, is_multi = vectors.dim, vectors.rows is not None
             rows |= dict(zip(places, _rows(vectors), strict=True))
-        tokens = sum(_about_tokens(one) for one in inputs if isinstance(one, str))
+            tokens += sum(vectors.costs) or sum(_about_tokens(one) for one in samples if isinstance(one, str))
         return Embeddings(model, [rows[index] for index in range(len(inputs))], dim, tokens, is_multi)
 
     async def _vectors(self, samples: Sequence[Sample], *, model: ModelKey, role: Role, lane: Lane) -> Vectors:
@@ -213,5 +213,5 @@ def _rows(vectors: Vectors) -> list[memoryview]:
 
 
 def _about_tokens(text: str) -> int:
-    # English text has about four bytes a token; the worker's own count is not told over the wire.
+    # English text has about four bytes a token: where the worker's own count is not told (rerank, remembered vectors).
     return 2 + len(text.encode("utf-8", "replace")) // 4

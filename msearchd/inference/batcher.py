@@ -43,8 +43,8 @@ class _Call:
     def __post_init__(self) -> None:
         self.rows = Gathered(self.count)
 
-    def place(self, index: int, rows: memoryview, *, count: int | None, dim: int) -> None:
-        self.rows.place(index, rows, count=count)
+    def place(self, index: int, rows: memoryview, *, count: int | None, cost: int, dim: int) -> None:
+        self.rows.place(index, rows, count=count, cost=cost)
         self.left -= 1
         if self.left == 0 and not self.done.done():
             self.done.set_result(self.rows.vectors(dim))
@@ -258,9 +258,9 @@ class Batcher:
         reason = str(reply.args.get("reason", ""))
         match reply.args.get("failed"):
             case None if rows:
-                for index, item_rows, count in each_item(reply):
+                for index, item_rows, count, cost in each_item(reply):
                     passage = window.passages[index]
-                    passage.call.place(passage.index, item_rows, count=count, dim=window.dim)
+                    passage.call.place(passage.index, item_rows, count=count, cost=cost, dim=window.dim)
                 self.passages += len(rows)
             case "memory":
                 for index in rows:

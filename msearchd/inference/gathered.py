@@ -17,10 +17,12 @@ class Gathered:
     def __init__(self, count: int) -> None:
         self._rows: list[bytes | memoryview] = [b""] * count
         self._counts: list[int] | None = None
+        self._costs = [0] * count
 
-    def place(self, index: int, rows: memoryview, *, count: int | None) -> None:
+    def place(self, index: int, rows: memoryview, *, count: int | None, cost: int = 0) -> None:
         """Put a sample's rows in its place; *count* rows, or None for the one row of a single vector."""
         self._rows[index] = rows
+        self._costs[index] = cost
         if count is not None:
             if self._counts is None:
                 self._counts = [0] * len(self._rows)
@@ -30,16 +32,17 @@ class Gathered:
         """All rows in the order of the samples."""
         data = b"".join(self._rows)
         counts = None if self._counts is None else tuple(self._counts)
-        return Vectors(data, len(data) // (4 * dim) if dim else 0, dim, counts)
+        return Vectors(data, len(data) // (4 * dim) if dim else 0, dim, counts, tuple(self._costs))
 
 
-def each_item(reply: Reply) -> Iterator[tuple[int, memoryview, int | None]]:
-    """Index, rows and row count (None: a single vector) of each sample of a frame."""
+def each_item(reply: Reply) -> Iterator[tuple[int, memoryview, int | None, int]]:
+    """Index, rows, row count (None: a single vector) and cost of each sample of a frame."""
     rows: list[int] = reply.args.get("rows", [])
     counts: list[int] | None = reply.args.get("counts")
     each = counts if counts is not None else [1] * len(rows)
     size = len(reply.body) // max(1, sum(each))
     body, start = memoryview(reply.body), 0
-    for index, count in zip(rows, each, strict=True):
-        yield index, body[start * size : (start + count) * size], None if counts is None else count
+    costs: list[int] = reply.args.get("costs") or [0] * len(rows)
+    for index, count, cost in zip(rows, each, costs, strict=True):
+        yield index, body[start * size : (start + count) * size], None if counts is None else count, cost
         start += count

@@ -447,8 +447,8 @@ class LoadedModel:
                         count=len(samples),
                         reason=str(reply.args.get("reason", "")),
                     )
-                for index, rows, count in each_item(reply):
-                    gathered.place(index, rows, count=count)
+                for index, rows, count, cost in each_item(reply):
+                    gathered.place(index, rows, count=count, cost=cost)
         return gathered.vectors(int(facts["dim"]))
 
     async def _worker_forgives(self) -> None:

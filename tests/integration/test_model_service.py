@@ -83,6 +83,14 @@ async def test_health_is_503_before_the_warm_up_and_200_after_it(tmp_path):
         assert [model["id"] for model in (await client.get("/v1/models")).json()["data"]] == ["model"]
 
 
+async def test_usage_is_what_the_model_counted(tmp_path):
+    async with serving(tmp_path) as (_, client, _, _):
+        for texts in (["one"], ["one two", "three"], ["many words"] * 40):  # alone, gathered, with the index
+            usage = (await client.post("/v1/embeddings", json={"input": texts})).json()["usage"]
+            assert usage["prompt_tokens"] == sum(1 + len(text.split()) for text in texts)
+            assert usage["total_tokens"] == usage["prompt_tokens"]
+
+
 async def test_the_control_api_is_not_there(tmp_path):
     async with serving(tmp_path) as (_, client, _, _):
         assert (await client.get("/control/v1/status")).status_code == 404

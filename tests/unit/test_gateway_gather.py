@@ -50,6 +50,13 @@ async def test_what_arrives_meanwhile_travels_together(looptime):
     assert looptime == 2
 
 
+async def test_each_caller_is_told_its_own_costs():
+    gatherer = Gatherer(SlowPool())
+    texts = ["one", "one two", "one two three"]
+    found = await asyncio.gather(*(asked(gatherer, [text, "more words"]) for text in texts))
+    assert [one.costs for one in found] == [(1, 2), (2, 2), (3, 2)]
+
+
 async def test_questions_and_documents_travel_apart():
     pool = WordsPool()
     gatherer = Gatherer(pool)

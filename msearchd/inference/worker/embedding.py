@@ -88,7 +88,7 @@ class Worker:
             batch = waiting.popleft()
             outcome = self._attempt(kind, prepared, batch)
             if isinstance(outcome, Embedded):
-                yield _answer(batch.items, outcome, without=unreadable)
+                yield _answer(batch.items, outcome, costs=prepared.lengths, without=unreadable)
             elif parts := batches.halves(
                 batch, prepared.lengths, max_width=self._max_width(kind), step=batches.step_of(kind)
             ):
@@ -166,11 +166,13 @@ def _cut(sample: Sample, longest: int) -> Sample:
     return Pair(sample.query[:longest], sample.text[:longest]) if isinstance(sample, Pair) else sample
 
 
-def _answer(items: Sequence[int], outcome: Embedded, *, without: Mapping[int, str]) -> serve.Answer:
+def _answer(
+    items: Sequence[int], outcome: Embedded, *, costs: Sequence[int], without: Mapping[int, str]
+) -> serve.Answer:
     """The rows of *items* but for those that only stand in for an unreadable sample."""
     counts = outcome.rows
     if not without:
-        args: dict[str, Any] = {"rows": list(items)}
+        args: dict[str, Any] = {"rows": list(items), "costs": [int(costs[index]) for index in items]}
         return serve.Answer(args | ({} if counts is None else {"counts": list(counts)}), outcome.data)
     each = counts if counts is not None else (1,) * len(items)
     size = len(outcome.data) // max(1, sum(each))
@@ -180,7 +182,7 @@ def _answer(items: Sequence[int], outcome: Embedded, *, without: Mapping[int, st
             kept.append(place)
             body.append(outcome.data[start * size : (start + count) * size])
         start += count
-    args = {"rows": [items[place] for place in kept]}
+    args = {"rows": [items[place] for place in kept], "costs": [int(costs[items[place]]) for place in kept]}
     return serve.Answer(args | ({} if counts is None else {"counts": [each[place] for place in kept]}), b"".join(body))
 
 
