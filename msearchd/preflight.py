@@ -133,6 +133,8 @@ def is_there(module: str) -> bool:
 
 def _weights(model: EmbeddingModel, *, may_download: bool) -> Check:
     name = f"model {model.name}"
+    if model.urls and model.engine in {"auto", "openai"}:
+        return Check(name, True, f"runs elsewhere: {', '.join(model.urls)}")
     source = Path(model.source).expanduser()
     if source.is_absolute() or source.exists():
         return Check(name, source.is_dir(), f"folder {source}", "correct the source of the model in the settings")

@@ -120,7 +120,7 @@ def resolve(model: EmbeddingModel, *, allow_download: bool, chunking: str, state
             "source": model.source,
             "revision": model.revision,
             "folder": str(found.folder) if found else "",
-            "device": model.device,
+            "device": "cpu" if remote.is_remote(model) else model.device,  # no GPU is kept free for it
             "dtype": model.dtype,
             "query_prompt": model.query_prompt,
             "document_prompt": model.document_prompt,

@@ -96,6 +96,20 @@ def test_a_torchvision_of_another_build_is_told_by_a_sentence():
         assert "torch" in mismatch
 
 
+def test_the_engine_itself_says_that_torchvision_does_not_match(tmp_path):
+    if not any(map(trouble_of, environments.site_packages(PYTHON))):
+        pytest.skip("torch and torchvision match here")
+    code = (
+        f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n"
+        "from msearchd import errors\n"
+        "from msearchd.inference.worker.engines.colpali import ColpaliEngine\n"
+        "from msearchd.inference.worker.engines.base import LoadOrder\n"
+        "try: ColpaliEngine().load(LoadOrder(folder=sys.argv[1], serves='page'))\n"
+        "except errors.Misconfigured as error: print(error.sentence())"
+    )
+    assert "torch and torchvision do not match" in in_its_environment("-c", code, tmp_path)
+
+
 def trouble_of(place: Path) -> str:
     from msearchd.preflight import torchvision_trouble
 

@@ -37,7 +37,7 @@ from msearchd.inference.worker.engines.base import Engine, LoadOrder, Transcribe
 def main(sock: socket.socket, start: Mapping[str, Any]) -> None:
     """Serve one model until the parent goes."""
     began = time.monotonic()
-    folder = start["folder"] or _download(start["source"], revision=start["revision"])
+    folder = start["folder"] or _download(start["source"], revision=start["revision"], engine=start["engine"])
     card = weights.describe(
         Path(folder),
         dtype=start["dtype"],
@@ -111,7 +111,7 @@ class _Transcribing:
             turn.let_interactive_pass()
 
 
-def _download(source: str, *, revision: str) -> str:
+def _download(source: str, *, revision: str, engine: str) -> str:
     """Fetch a model from the hub (the parent allowed it) and return its folder."""
     try:
         from huggingface_hub import snapshot_download
@@ -122,6 +122,9 @@ def _download(source: str, *, revision: str) -> str:
         ) from error
     ignore = ["onnx/*", "openvino/*", "*.h5", "*.ot", "*.msgpack", "*.onnx", "*.gguf", "coreml/*", "original/*"]
     try:
+        if engine == "onnx":  # its form of the weights, and not the others
+            wanted = ["onnx/model.onnx", "onnx/model.onnx_data", "*.json", "*.txt"]
+            return str(snapshot_download(source, revision=revision or None, allow_patterns=wanted))
         return str(snapshot_download(source, revision=revision or None, ignore_patterns=ignore))
     except Exception as error:
         kind = type(error).__name__

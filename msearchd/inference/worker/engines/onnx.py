@@ -41,7 +41,10 @@ class OnnxEngine:
             recipe = read_recipe(folder, order)
             provider = _provider(order.device, onnxruntime.get_available_providers())
             self._session = onnxruntime.InferenceSession(
-                str(onnx_file(folder)), _options(onnxruntime, order.threads), providers=[provider]
+                str(onnx_file(folder)),
+                _options(onnxruntime, order.threads),
+                providers=[provider],
+                provider_options=[_which(order.device) if provider != "CPUExecutionProvider" else {}],
             )
             self._output = _chosen_output(self._session, folder)
             self._tokenizer = _tokenizer(tokenizers, folder, recipe)
@@ -129,6 +132,11 @@ def _provider(asked: str, available: Sequence[str]) -> str:
     raise errors.Misconfigured(
         message, key=f"device:{asked}", hint='set device = "cpu", or pip install onnxruntime-gpu'
     )
+
+
+def _which(asked: str) -> dict[str, str]:
+    index = asked.partition(":")[2]
+    return {"device_id": index} if index.isdecimal() else {}
 
 
 def _chosen_output(session: Any, folder: Path) -> str:
