@@ -18,6 +18,7 @@ BENCHES: dict[str, tuple[str, ...]] = {
     "extract_bench": (),
     "inference_bench": (),
     "pool_bench": (),
+    "kinds_bench": (),
     "engines_bench": (),
     "gateway_bench": (),
     "store_bench": (),

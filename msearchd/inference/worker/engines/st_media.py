@@ -59,14 +59,14 @@ class MediaWay:
         padding = getattr(getattr(model[0].processor, "feature_extractor", None), "padding", None)
         self._options = {"audio": {"padding": padding}} if kind == "audio" and isinstance(padding, str) else None
         self._cost = 0  # of every sample, where the processor makes one shape of all
-        shapes = [self._ready(sample) for sample in self._senses.probes(kind)]
+        shapes = [self._ready([sample])[0] for sample in self._senses.probes(kind)]
         if _are_alike(*shapes):
             self._cost = _fixed_cost(shapes[0], kind, self._senses)
 
     def prepare(self, samples: Sequence[Sample], *, role: str) -> Prepared:
         """As Engine.prepare."""
         if self._cost:
-            return Prepared([self._ready(it) for it in samples], [self._cost] * len(samples), role, self._kind)
+            return Prepared(self._ready(samples), [self._cost] * len(samples), role, self._kind)
         inputs = [self._senses.as_input(sample) for sample in samples]
         return Prepared([one for one, _ in inputs], [cost for _, cost in inputs], role, self._kind)
 
@@ -85,9 +85,17 @@ class MediaWay:
             features = _in_format(on_device(features, self._model.device), self._model.dtype)
             return unit_rows(self._model(features)["sentence_embedding"])
 
-    def _ready(self, sample: Sample) -> dict[str, Any]:
+    def _ready(self, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+        """The tensors of each sample, of one row each; all in one call of the processor where it makes one shape of all."""
         with self._alone:
-            return dict(self._model.preprocess([self._senses.as_input(sample)[0]], processing_kwargs=self._options))
+            inputs = [self._senses.as_input(sample)[0] for sample in samples]
+            features = dict(self._model.preprocess(inputs, processing_kwargs=self._options)) if inputs else {}
+        if len(samples) == 1:
+            return [features]
+        return [
+            {name: value[row : row + 1] if hasattr(value, "shape") else value for name, value in features.items()}
+            for row in range(len(samples))
+        ]
 
 
 class ManyWay:
