@@ -1,4 +1,4 @@
-"""One suite for every registered engine, through pool and wire, with real weights."""
+"""Every engine of text bi-encoders on torch, through pool and wire, with real weights (other kinds: test_inference_kinds)."""
 
 import asyncio
 import json
@@ -23,6 +23,7 @@ from msearchd.settings.model import EmbeddingModel, InferenceSettings
 SOURCE = "sentence-transformers/all-MiniLM-L6-v2"
 #: Those that load a checkpoint of torch; the others have suites beside this one.
 TEXT_ENGINES = ("infinity", "sentence_transformers")
+ENGINES = ("infinity", "sentence_transformers")
 REPOSITORY = Path(__file__).parents[2]
 PLAIN, PROMPTED, DAMAGED = ModelKey("plain"), ModelKey("prompted"), ModelKey("damaged")
 TEXTS = [
