@@ -136,6 +136,10 @@ def _checked_folder(folder: Path) -> Path:
     if not folder.is_dir():
         message = f"there is no folder {folder}"
         raise errors.Misconfigured(message, key=f"source:{folder}", hint="correct source in [[inference.models]]")
+    if (folder / "adapter_config.json").is_file() and not _is_model(folder):
+        message = f"{folder} is an adapter (LoRA), which is no model without its base"
+        hint = "take the merged model (its name often ends in -merged), or merge it: peft's merge_and_unload()"
+        raise errors.Misconfigured(message, key=f"source:{folder}", hint=hint)
     if not _is_model(folder):
         message = f"{folder} holds no complete model: config.json and weights"
         raise errors.Misconfigured(message, key=f"source:{folder}", hint="name the folder that config.json lies in")

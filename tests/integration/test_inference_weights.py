@@ -159,6 +159,24 @@ def test_the_real_model_is_read_without_loading_it():
     assert described.weight_bytes > 80_000_000
 
 
+def test_an_adapter_without_its_base_is_told(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"x")
+    with pytest.raises(errors.Misconfigured, match="LoRA") as caught:
+        weights.find_weights(str(tmp_path))
+    assert "merged" in caught.value.hint
+
+
+def test_the_weights_of_ctranslate2_and_of_onnx_are_weights(tmp_path):
+    for name in ("speech/model.bin", "small/onnx/model.onnx"):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"w" * 100)
+        folder = tmp_path / name.partition("/")[0]
+        (folder / "config.json").write_text("{}")
+        assert weights.describe(weights.find_weights(str(folder)).folder, dtype="float32").weight_bytes == 100
+
+
 # -- engines
 
 
