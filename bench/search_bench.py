@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,9 +36,11 @@ from msearchd.aio.sqlite import Database
 from msearchd.domain.asset import AssetState, ContentHash, StatFingerprint, content_uuid
 from msearchd.domain.media import Extraction, Identified, Modality, Segment, SegmentKind
 from msearchd.domain.query import Filters, SearchQuery
+from msearchd.domain.sample import Sample
 from msearchd.domain.space import ModelKey, Point, PointPayload, PointRef, Space, Vectors
 from msearchd.inference.pool import Pool
 from msearchd.inference.spec import Lane, Role
+from msearchd.search.asker import Asked
 from msearchd.search.service import SearchService
 from msearchd.settings.model import EmbeddingModel, InferenceSettings, SearchSettings, StoreSettings
 from msearchd.store.catalog import Catalog
@@ -82,6 +84,21 @@ def questions_of(texts: list[str], count: int, seed: int = 6) -> list[str]:
 
 
 @dataclass
+class _Questions:
+    """What search.asker.Asker promises, with a model of texts alone."""
+
+    def __init__(self, embed: Callable[[str], Awaitable[tuple[Space, Vectors]]]) -> None:
+        self._embed = embed
+
+    async def modalities(self) -> tuple[str, ...]:
+        return ()
+
+    async def ask(self, modality: str, samples: Sequence[Sample], *, role: Role) -> Asked:  # noqa: ARG002
+        [text] = samples
+        space, vectors = await self._embed(str(text))
+        return Asked(space, (vectors,))
+
+
 class Bench:
     """Everything that a search needs, warm."""
 
@@ -197,7 +214,7 @@ async def run(args) -> int:
             size = (folder / "msearchd.db").stat().st_size
             report.row("filled", points=len(texts), seconds=time.perf_counter() - began, db_mb=size / 1e6)
             bench = Bench(catalog, store, pool, space, None)  # type: ignore[arg-type]
-            bench.service = SearchService(catalog, store, bench.embed, SearchSettings())
+            bench.service = SearchService(catalog, store, _Questions(bench.embed), SearchSettings())
             for key, filters in (
                 ("", Filters()),
                 (", folder 10 %", Filters(folders=(b"/bench/tenth",))),

@@ -33,13 +33,13 @@ from msearchd.control.events import EventBus
 from msearchd.control.gateway import GatewayHealth
 from msearchd.control.types import path_text
 from msearchd.domain.job import Job, Step
-from msearchd.domain.space import ModelKey, Space, Vectors
+from msearchd.domain.space import ModelKey
 from msearchd.gateway.desk import PoolDesk
 from msearchd.gateway.pictures import PictureReader
 from msearchd.gateway.service import ModelGateway
 from msearchd.inference.lineage import Lineage
 from msearchd.inference.pool import Lane as PoolLane
-from msearchd.inference.pool import Pool, Role
+from msearchd.inference.pool import Pool
 from msearchd.media.client import Extractors, chunking_fingerprint
 from msearchd.orchestrator.arrears import Arrears
 from msearchd.orchestrator.backup import Backup
@@ -59,19 +59,24 @@ from msearchd.orchestrator.model_change import ModelChange
 from msearchd.orchestrator.model_plan import Policy
 from msearchd.orchestrator.model_turns import ModelTurns
 from msearchd.orchestrator.outcomes import Outcomes
+from msearchd.orchestrator.plan import Models
 from msearchd.orchestrator.processing import Processing
 from msearchd.orchestrator.records import open_records
 from msearchd.orchestrator.recovery import Recovery
 from msearchd.orchestrator.reset import REASON as RESET_REASON
 from msearchd.orchestrator.reset import Reset
 from msearchd.orchestrator.runner import Runner
+from msearchd.orchestrator.samples import Sampler
 from msearchd.orchestrator.space_desk import SpaceKeeper
 from msearchd.orchestrator.spaces import Spaces
 from msearchd.orchestrator.status import Sources, StatusPage
 from msearchd.orchestrator.steps import Steps
+from msearchd.orchestrator.transcribe import TranscribeStep
 from msearchd.orchestrator.upkeep import Upkeep
 from msearchd.orchestrator.verify import Verifier
 from msearchd.search.answer import answer
+from msearchd.search.asker import Asker
+from msearchd.search.examples import Examples
 from msearchd.search.service import SearchService
 from msearchd.settings import Settings
 from msearchd.settings.address import parse_address
@@ -265,19 +270,23 @@ class Daemon:
         one = settings.extract.model_copy(update={"workers": 1})
         self._pixel_readers = Extractors(one, limits, name="ocr")
         self._stack.push_async_callback(self._pixel_readers.close)
+        # What models see and hear: two, so that a question by example need not wait for a file of the index.
+        two = settings.extract.model_copy(update={"workers": 2})
+        self._media_readers = Extractors(two, limits, name="media")
+        self._stack.push_async_callback(self._media_readers.close)
 
     def _build_orchestrator(self, data_dir: Path) -> None:
         settings, database, catalog, queue = self._settings, self._database, self._catalog, self._queue
         self._watcher = Watcher(
             settings.watch, catalog, Intake(database, catalog, queue), state_dir=data_dir / "watch", private=data_dir
         )
-        serves = {ModelKey(model.name): model.serves for model in self._lineage.settings.models}
+        self._serves = {ModelKey(model.name): model.serves for model in self._lineage.settings.models}
         self._spaces = Spaces(
             database=database,
             catalog=catalog,
             pool=self._pool,
             store=self._store,
-            modality_of=lambda model: serves.get(model, "text"),
+            modality_of=self._modality_of,
             maker_of=self._lineage.maker,
         )
         inference = settings.inference
@@ -300,8 +309,10 @@ class Daemon:
             queue=queue,
             outcomes=outcomes,
             spaces=self._spaces,
-            text_models=self._text_models,
-            filling=lambda: [key for key, reads in self._change.filling().items() if reads == "text"],
+            text_models=lambda: tuple(self._change.targets()),
+            filling=lambda: tuple(self._change.filling()),
+            modality_of=self._modality_of,
+            speech_model=self._speech_model,
         )
         self._change.use(self._arrears)
         steps = Steps(
@@ -311,7 +322,7 @@ class Daemon:
             slow_extractors=self._pixel_readers,
             store=self._store,
             settings=settings.extract,
-            text_models=self._text_models,
+            models=self._models,
             content_locks=locks,
             ask_for_scan=self._watcher.request_scan,
         )
@@ -323,6 +334,18 @@ class Daemon:
             spaces=self._spaces,
             content_locks=locks,
             deadline_s=settings.inference.request_timeout_s * 10,
+            sampler=Sampler(catalog=catalog, readers=self._media_readers, ask_for_scan=self._watcher.request_scan),
+            modality_of=self._modality_of,
+        )
+        transcribe = TranscribeStep(
+            catalog=catalog,
+            outcomes=outcomes,
+            readers=self._media_readers,
+            pool=self._pool,
+            models=self._models,
+            content_locks=locks,
+            ask_for_scan=self._watcher.request_scan,
+            deadline_s=settings.inference.request_timeout_s * 10,
         )
         runner = Runner(
             outcomes,
@@ -330,6 +353,7 @@ class Daemon:
                 Step.IDENTIFY: steps.identify,
                 Step.EXTRACT: steps.extract,
                 Step.OCR: steps.ocr,
+                Step.TRANSCRIBE: transcribe.run,
                 Step.RELOCATE: steps.relocate,
             },
             tell=self._tell,
@@ -340,6 +364,7 @@ class Daemon:
             workers=settings.extract.workers,
             models=tuple(dict.fromkeys((*self._wanted_models().values(), *self._replaced))),
             recovered=self._recovered,
+            speech=self._speech_model(),
         )
         self._indexing = Indexing(
             catalog=catalog,
@@ -395,7 +420,7 @@ class Daemon:
             grace_s=self._settings.watch.delete_grace_s,
             sample=status.sample,
         )
-        search = SearchService(catalog, self._store, self._embed_query, self._settings.search)
+        search = self._build_search()
         reset = Reset(
             database=database,
             catalog=catalog,
@@ -442,13 +467,45 @@ class Daemon:
             )
         )
 
-    def _text_models(self) -> tuple[ModelKey, ...]:
-        return tuple(key for key, reads in self._change.targets().items() if reads == "text")
+    def _build_search(self) -> SearchService:
+        deadline_s = self._settings.search.query_timeout_s
+        asker = Asker(
+            catalog=self._catalog,
+            pool=self._pool,
+            key_of=self._change.question_key,
+            space_of=self._spaces.of,
+            deadline_s=deadline_s,
+        )
+        examples = Examples(catalog=self._catalog, readers=self._media_readers, asker=asker)
+        name = self._settings.inference.rerank_model
+        rerank = (
+            partial(self._pool.rerank, model=ModelKey(name), lane=PoolLane.INTERACTIVE, deadline_s=deadline_s)
+            if name
+            else None
+        )
+        return SearchService(self._catalog, self._store, asker, self._settings.search, examples=examples, rerank=rerank)
+
+    def _models(self) -> Models:
+        """What new contents owe to which models."""
+        return Models(self._change.targets(), self._speech_model())
+
+    def _modality_of(self, model: ModelKey) -> str:
+        return self._serves.get(model, "text")
+
+    def _speech_model(self) -> ModelKey | None:
+        name = self._settings.inference.speech_model
+        return ModelKey(name) if name else None
 
     def _wanted_models(self) -> dict[str, ModelKey]:
         """The model of the settings for each modality that is embedded."""
-        name = self._settings.inference.text_model
-        return {"text": ModelKey(name)} if name else {}
+        named = self._settings.inference
+        chosen = {
+            "text": named.text_model,
+            "image": named.image_model,
+            "audio": named.audio_model,
+            "page": named.page_model,
+        }
+        return {modality: ModelKey(name) for modality, name in chosen.items() if name}
 
     # -- services ---------------------------------------------------------------------------------------------------------
 
@@ -488,18 +545,3 @@ class Daemon:
 
     def _aside(self) -> Sequence[str]:
         return told(self._settings.data_dir, now=dt.datetime.now(dt.UTC))
-
-    async def _embed_query(self, text: str) -> tuple[Space, Vectors] | None:
-        """The question as a vector; None where search by meaning is turned off. Raises what the model raises."""
-        model = await self._change.question_key("text")
-        if model is None:
-            return None
-        space = await self._spaces.of(model)
-        vectors = await self._pool.embed(
-            [text],
-            model=model,
-            role=Role.QUERY,
-            lane=PoolLane.INTERACTIVE,
-            deadline_s=self._settings.search.query_timeout_s,
-        )
-        return space, vectors

@@ -19,6 +19,7 @@ from msearchd.domain.media import Extraction, Identified, Modality, Segment, Seg
 from msearchd.domain.space import ModelKey, Space, SpaceName, Vectors
 from msearchd.jobs.queue import JobQueue
 from msearchd.media.client import ChangedWhileReading
+from msearchd.orchestrator import plan
 from msearchd.orchestrator.arrears import Arrears
 from msearchd.orchestrator.document_vectors import DocumentVectors
 from msearchd.orchestrator.embed import EmbedStep
@@ -265,7 +266,7 @@ class OrchestratorWorld:
         self.change.use(self.arrears)
         self.steps = Steps(
             catalog=self.catalog, outcomes=self.outcomes, extractors=self.readers, slow_extractors=self.readers,
-            store=self.store, settings=ExtractSettings(), text_models=self.change.targets, content_locks=locks,
+            store=self.store, settings=ExtractSettings(), models=lambda: plan.Models(self.change.targets()), content_locks=locks,
             ask_for_scan=lambda *place: self.scans_asked.append(place),
         )  # fmt: skip
         self.embed = EmbedStep(

@@ -43,6 +43,22 @@ def _number(low: float, high: float, *, is_whole: bool = False) -> Callable[[str
     return parse
 
 
+def _search_arguments(made: argparse.ArgumentParser) -> None:
+    made.add_argument("query", nargs="*", metavar="QUERY", help="words, a sentence, or a file name")
+    made.add_argument("--image", metavar="FILE", help="find what looks like this picture")
+    made.add_argument("--audio", metavar="FILE", help="find what sounds like this file")
+    made.add_argument("--like", metavar="FILE", help="find files like this one, whatever it is")
+    made.add_argument(
+        "--in", dest="folders", action="append", default=[], metavar="DIR", help="only in this folder (again: or)"
+    )
+    made.add_argument(
+        "--type", dest="types", action="append", default=[], metavar="T", help="pdf, .pdf, image, image/* (again: or)"
+    )
+    made.add_argument("--limit", type=_number(1, 1000, is_whole=True), default=10, metavar="N", help="most hits (10)")
+    made.add_argument("--after", metavar="DATE", help="modified since: 2024-05-01, yesterday, 7d")
+    made.add_argument("--before", metavar="DATE", help="modified before")
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line; man page and completions are made from it."""
     root = argparse.ArgumentParser(
@@ -62,16 +78,7 @@ def parser() -> argparse.ArgumentParser:
         return made
 
     made = verb("search", commands.search, "find files, best first")
-    made.add_argument("query", nargs="+", metavar="QUERY", help="words, a sentence, or a file name")
-    made.add_argument(
-        "--in", dest="folders", action="append", default=[], metavar="DIR", help="only in this folder (again: or)"
-    )
-    made.add_argument(
-        "--type", dest="types", action="append", default=[], metavar="T", help="pdf, .pdf, image, image/* (again: or)"
-    )
-    made.add_argument("--limit", type=_number(1, 1000, is_whole=True), default=10, metavar="N", help="most hits (10)")
-    made.add_argument("--after", metavar="DATE", help="modified since: 2024-05-01, yesterday, 7d")
-    made.add_argument("--before", metavar="DATE", help="modified before")
+    _search_arguments(made)
 
     made = verb("status", commands.status, "show what the daemon does")
     made.add_argument("--watch", action="store_true", help="again and again, until interrupted")

@@ -162,10 +162,14 @@ def events(daemon: Daemon, args: Namespace) -> int:
 def search(daemon: Daemon, args: Namespace) -> int:
     """Search, best first. No hits is an answer, not a failure: 0 as well."""
     text = " ".join(args.query).strip()
-    if not text:
-        raise WrongUse('the question is empty; type: msearch search "north sea ferry"')
+    examples = {name: path_argument(path) for name in ("image", "audio", "like") if (path := getattr(args, name))}
+    if not text and not examples:
+        raise WrongUse(
+            'the question is empty; type: msearch search "north sea ferry", or --image, --audio, --like FILE'
+        )
     request = {
-        "text": text,
+        **({"text": text} if text else {}),
+        **examples,
         "limit": args.limit,
         "folders": [path_argument(path) for path in args.folders],
         "types": args.types,

@@ -118,7 +118,8 @@ def _place(hit: Reply) -> str:
     if hit.get("line") is not None:
         parts.append(f"line {hit['line']}")
     if hit.get("t0_ms") is not None:
-        parts.append("at " + times.moment(hit["t0_ms"]))
+        end = f" to {times.moment(hit['t1_ms'])}" if hit.get("t1_ms") is not None else ""
+        parts.append(f"at {times.moment(hit['t0_ms'])}{end}")
     if hit.get("kind") in {"ocr", "transcript", "metadata"}:
         parts.append(f"in its {'picture text' if hit['kind'] == 'ocr' else hit['kind']}")
     return ", ".join(parts)
@@ -130,7 +131,7 @@ def _why(hit: Reply) -> str:
 
 def _list_name(name: str) -> str:
     """Lists of vector spaces have names for programs; a person reads "meaning"."""
-    return name if name in {"words", "names"} else "meaning"
+    return name if name in {"words", "names", "rerank"} else "meaning"
 
 
 def snippet_line(hit: Reply, *, width: int, style: Style) -> str:

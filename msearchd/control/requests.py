@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from msearchd.control.types import INTEGRAL, Count, PathText, Request, TimeMs
 
@@ -37,10 +37,19 @@ def _confirmed(value: Any) -> Any:
 Confirmation = Annotated[Literal[True], BeforeValidator(_confirmed), Field(description="Must be true.")]
 
 
-class SearchRequest(Request):
-    """A question in words; `limit` counts files. All filters must hold; within a list one must."""
+_ASKED_BY = ("text", "image", "audio", "like")
 
-    text: Question
+
+class SearchRequest(Request):
+    """A question in words, by example, or both; `limit` counts files. All filters must hold; within a list one must."""
+
+    # As the validator below says it, for callers that read openapi.json.
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": [name]} for name in _ASKED_BY]})
+
+    text: Question = ""
+    image: Annotated[PathText, Field(description="A picture file: find what looks like it.")] = ""
+    audio: Annotated[PathText, Field(description="A sound file: find what sounds like it.")] = ""
+    like: Annotated[PathText, Field(description="A file of any kind: find others like it.")] = ""
     limit: Annotated[int, Field(ge=1, le=1000, description="Most files to return."), INTEGRAL] = 10
     folders: Folders = Field(default_factory=list)
     types: Types = Field(default_factory=list)
@@ -48,6 +57,13 @@ class SearchRequest(Request):
     modified_before_ms: TimeMs | None = None
     min_size_bytes: Count | None = None
     max_size_bytes: Count | None = None
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> SearchRequest:
+        if not self.model_fields_set.intersection(_ASKED_BY):
+            message = "nothing is asked: give text, image, audio or like"
+            raise ValueError(message)
+        return self
 
 
 class SearchParams(Request):

@@ -24,11 +24,23 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class SearchQuery:
-    """A question in words. `limit` counts files."""
+    """A question in words, by example, or both. `limit` counts files.
 
-    text: str
+    `image`, `audio`: a file whose picture or sound is looked for, indexed or not; `like`: a file of any kind, for others
+    like it.
+    """
+
+    text: str = ""
     limit: int = 10
     filters: Filters = field(default_factory=Filters)
+    image: bytes | None = None
+    audio: bytes | None = None
+    like: bytes | None = None
+
+    @property
+    def has_example(self) -> bool:
+        """True where a file is asked with."""
+        return self.image is not None or self.audio is not None or self.like is not None
 
 
 @dataclass(frozen=True, slots=True)

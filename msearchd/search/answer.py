@@ -33,7 +33,14 @@ def query_of(request: SearchRequest) -> SearchQuery:
         min_size_bytes=request.min_size_bytes,
         max_size_bytes=request.max_size_bytes,
     )
-    return SearchQuery(request.text, limit=request.limit, filters=filters)
+    return SearchQuery(
+        request.text,
+        limit=request.limit,
+        filters=filters,
+        image=path_bytes(request.image) if request.image else None,
+        audio=path_bytes(request.audio) if request.audio else None,
+        like=path_bytes(request.like) if request.like else None,
+    )
 
 
 def _hit(hit: Hit) -> replies.HitReply:

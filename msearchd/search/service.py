@@ -1,27 +1,35 @@
 """Turns one question into hits.
 
-In: a `SearchQuery`. Out: a `SearchReply`. Asks all lists at once (words, names, meaning), leaves out and names those
-that fail or are late, fuses ranks, joins with the catalog. Never changes anything; holds no state.
+In: a `SearchQuery`. Out: a `SearchReply`. Asks all lists at once (words, names, and each space that the question can be
+asked in), leaves out and names those that fail or are late, fuses ranks, joins with the catalog. Never changes anything;
+holds no state.
 
-    question ─┬─ words ────┐
-              ├─ names ────┼─ satisfying ─ fuse ─ show ─▶ hits
-              └─ meaning ──┘
+    question ─┬─ words ──────────────────┐
+              ├─ names ──────────────────┼─ satisfying ─ fuse ─ show ─ (rerank) ─▶ hits
+              ├─ meaning of its text ────┤
+              └─ pictures, sounds, pages ┘   example ─▶ the space of its kind
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from msearchd import errors
 from msearchd.domain.asset import AssetId, ContentId
 from msearchd.domain.media import Segment, SegmentKind
 from msearchd.domain.query import Hit, ListRank, SearchQuery
-from msearchd.domain.space import Space, Vectors
+from msearchd.domain.sample import Sample
+from msearchd.inference.pool import Role
 from msearchd.search import fusion
+from msearchd.search.asker import BESIDE_TEXT, Asked
+from msearchd.search.examples import Example, Examples
 from msearchd.search.meaning import Meaning
+from msearchd.search.rerank import LIST as RERANKED
+from msearchd.search.rerank import Rerank, Shown, comparable, reordered
 from msearchd.settings.model import SearchSettings
 from msearchd.store.catalog import Catalog, ShownFile
 from msearchd.store.catalog.question import Question
@@ -29,9 +37,6 @@ from msearchd.store.catalog.resolve import Place, Wanted
 from msearchd.store.catalog.scope import Scope
 from msearchd.store.catalog.snippet import Snippet
 from msearchd.store.vector_store import VectorStore
-
-#: Embeds a question in the space that answers questions; None where search by meaning is switched off.
-Embed = Callable[[str], Awaitable[tuple[Space, Vectors] | None]]
 
 #: A passage that has every word asked for beats the nearest passage that lacks some; one with some of them counts less.
 _ALL_WORDS, _SOME_WORDS = 1.5, 0.7
@@ -66,19 +71,42 @@ class _Answer:
     assets: tuple[tuple[int, AssetId], ...] = ()
 
 
-class SearchService:
-    """Answers questions. Shared by all callers; each search is independent."""
+class Questions(Protocol):
+    """What the service asks of asker.Asker."""
 
-    def __init__(self, catalog: Catalog, store: VectorStore, embed: Embed, settings: SearchSettings) -> None:
+    async def modalities(self) -> tuple[str, ...]: ...  # noqa: D102 - see Asker
+    async def ask(self, modality: str, samples: Sequence[Sample], *, role: Role) -> Asked | None: ...  # noqa: D102
+
+
+class SearchService:
+    """Answers questions. Shared by all callers; each search is independent.
+
+    *examples* reads files that are asked with; *rerank* compares the best passages once more. None: not to be had.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        store: VectorStore,
+        questions: Questions,
+        settings: SearchSettings,
+        *,
+        examples: Examples | None = None,
+        rerank: Rerank | None = None,
+    ) -> None:
         self._catalog = catalog
-        self._meaning = Meaning(catalog, store, embed, candidates=settings.candidates)
+        self._questions = questions
+        self._meaning = Meaning(catalog, store, candidates=settings.candidates)
         self._settings = settings
+        self._examples = examples
+        self._rerank = rerank
 
     async def search(self, query: SearchQuery) -> SearchReply:
         """The best files for *query*, at most `query.limit`.
 
-        Raises BadRequest for a question without words, a limit below 1, an unknown folder or an empty range; RetryLater
-        where no list answered at all. Cancelled: nothing is left behind.
+        Raises BadRequest for a question without words or example, a limit below 1, an unknown folder, an empty range or
+        an example that cannot be read; NotFound for one that is not there; Misconfigured where no model reads it;
+        RetryLater where no list answered at all. Cancelled: nothing is left behind.
         """
         began = time.perf_counter()
         query = replace(
@@ -86,7 +114,8 @@ class SearchService:
         )  # lone surrogates are no words
         question = _checked(query)
         scope = await self._catalog.scope(query.filters)
-        answers = await self._ask_all(query, question, scope)
+        examples = await self._examples.of(query) if self._examples is not None and query.has_example else []
+        answers = await self._ask_all(query, question, scope, examples)
         failed = [answer.report for answer in answers if answer.report.error]
         if not answers:
             message = "every list has weight 0"
@@ -94,7 +123,9 @@ class SearchService:
         if len(failed) == len(answers):
             message = "no list answered: " + "; ".join(report.error for report in failed)
             raise errors.RetryLater(message, after_s=1.0, hint="msearch status says what is wrong")
-        hits = await self._hits(query, question, scope, answers)
+        itself = {one.itself for one in examples if one.itself is not None}
+        hits, trouble = await self._ranked(query, question, scope, without(answers, itself))
+        failed += trouble
         return SearchReply(
             hits=tuple(hits),
             took_ms=(time.perf_counter() - began) * 1000,
@@ -104,14 +135,33 @@ class SearchService:
 
     # -- lists --------------------------------------------------------------------------------------------------------
 
-    async def _ask_all(self, query: SearchQuery, question: Question, scope: Scope) -> list[_Answer]:
+    async def _ask_all(
+        self, query: SearchQuery, question: Question, scope: Scope, examples: Sequence[Example]
+    ) -> list[_Answer]:
         weights = self._settings
-        asked: list[tuple[str, float, Callable[[], Awaitable[_Answer]]]] = [
-            ("words", weights.weight_words, lambda: self._words(question, scope)),
-            ("names", weights.weight_names, lambda: self._names(query.text, scope)),
-            ("meaning", weights.weight_meaning, lambda: self._near(query, question, scope)),
+        asked: list[tuple[str, float, Callable[[], Awaitable[_Answer]]]] = []
+        if query.text.strip():
+            text: tuple[Sample, ...] = (question.plain or query.text,)
+            asked += [
+                ("words", weights.weight_words, lambda: self._words(question, scope)),
+                ("names", weights.weight_names, lambda: self._names(query.text, scope)),
+            ]
+            near = [Example("text", text), *(Example(modality, text) for modality in await self._beside_text())]
+            asked += [
+                (_list_name(one), weights.weight_meaning, self._asking(one, scope, query.limit, Role.QUERY))
+                for one in near
+            ]
+        asked += [
+            (_list_name(one), max(weights.weight_meaning, 1.0), self._asking(one, scope, query.limit, Role.DOCUMENT))
+            for one in examples
         ]
         return list(await asyncio.gather(*(self._in_time(name, ask) for name, weight, ask in asked if weight > 0)))
+
+    async def _beside_text(self) -> tuple[str, ...]:
+        return await self._questions.modalities() if self._settings.weight_meaning > 0 else ()
+
+    def _asking(self, example: Example, scope: Scope, files: int, role: Role) -> Callable[[], Awaitable[_Answer]]:
+        return lambda: self._near(example, scope, files=files, role=role)
 
     async def _in_time(self, name: str, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
         """The list's answer, or a report of why there is none."""
@@ -123,7 +173,7 @@ class SearchService:
             reason = f"no answer within {self._settings.query_timeout_s:g} s"
         except errors.MsearchError as error:
             reason = error.sentence()
-        return _Answer(ListReport(name, 0, (time.perf_counter() - began) * 1000, reason))
+        return _Answer(_failed(name, began, reason))
 
     async def _words(self, question: Question, scope: Scope) -> _Answer:
         began = time.perf_counter()
@@ -145,26 +195,51 @@ class SearchService:
         assets = tuple((entry.file, one.asset) for entry, one in zip(entries, found, strict=True))
         return _Answer(_report("names", entries, began), entries, self._settings.weight_names, assets)
 
-    async def _near(self, query: SearchQuery, question: Question, scope: Scope) -> _Answer:
+    async def _near(self, example: Example, scope: Scope, *, files: int, role: Role) -> _Answer:
         began = time.perf_counter()
-        near = await self._meaning.near(question.plain or query.text, scope, files=query.limit)
-        if near is None:
-            return _Answer(ListReport("meaning", 0, 0.0))  # switched off: nothing is missing
-        space, found = near
+        asked = await self._questions.ask(example.modality, example.samples, role=role)
+        if asked is None:
+            return _Answer(ListReport(_list_name(example), 0, 0.0))  # switched off: nothing is missing
+        # One more file than asked for: an example finds itself first.
+        found = await self._meaning.near(asked, scope, files=files + (example.itself is not None))
         entries = tuple(fusion.Entry(one.content, (one.kind, one.seq), one.score) for one in found)
-        return _Answer(_report(space, entries, began), entries, self._settings.weight_meaning)
+        weight = self._settings.weight_meaning if role is Role.QUERY else max(self._settings.weight_meaning, 1.0)
+        return _Answer(_report(asked.space.name, entries, began), entries, weight)
 
     # -- hits ---------------------------------------------------------------------------------------------------------
 
+    async def _ranked(
+        self, query: SearchQuery, question: Question, scope: Scope, answers: Sequence[_Answer]
+    ) -> tuple[list[Hit], list[ListReport]]:
+        """The hits, compared once more where that is asked for; and a report where that failed."""
+        if self._rerank is None or not query.text.strip():
+            return [one.hit for one in await self._hits(query, question, scope, answers)], []
+        at_most = self._settings.rerank_passages
+        wider = replace(query, limit=max(query.limit, at_most))
+        shown = await self._hits(wider, question, scope, answers)
+        places = comparable(shown, at_most=at_most)
+        scores: tuple[float, ...] = ()
+        trouble: list[ListReport] = []
+        began = time.perf_counter()
+        try:
+            async with asyncio.timeout(self._settings.query_timeout_s):
+                scores = await self._rerank(question.plain or query.text, [shown[place].passage for place in places])
+        except TimeoutError:
+            trouble = [_failed(RERANKED, began, f"no answer within {self._settings.query_timeout_s:g} s")]
+        except errors.MsearchError as error:
+            trouble = [_failed(RERANKED, began, error.sentence())]
+        hits = reordered(shown, dict(zip(places, scores, strict=True)) if scores else {})
+        return hits[: query.limit], trouble
+
     async def _hits(
         self, query: SearchQuery, question: Question, scope: Scope, answers: Sequence[_Answer]
-    ) -> list[Hit]:
+    ) -> list[Shown]:
         answers = await self._satisfying(question, answers)
         lists = [fusion.RankedList(answer.report.name, answer.weight, answer.entries) for answer in answers]
         named: dict[int, AssetId] = {}
         for file, asset in (pair for answer in answers for pair in answer.assets):
             named.setdefault(file, asset)
-        hits: list[Hit] = []
+        hits: list[Shown] = []
         shown, wanted = 0, query.limit
         while len(hits) < query.limit:
             fused = fusion.fuse(lists, k=self._settings.rrf_k, limit=wanted)
@@ -197,7 +272,7 @@ class SearchService:
 
     async def _show(
         self, fused: Sequence[fusion.Fused], named: dict[int, AssetId], question: Question, scope: Scope
-    ) -> list[Hit]:
+    ) -> list[Shown]:
         wanted = [Wanted(ContentId(one.file) if one.file > 0 else None, named.get(one.file)) for one in fused]
         places = [
             Place(ContentId(one.file), SegmentKind(one.place[0]), one.place[1])
@@ -210,12 +285,22 @@ class SearchService:
         for one, file in zip(fused, files, strict=True):
             passage = next(passages) if one.place is not None else None
             if file is not None:
-                hits.append(_hit(one, file, passage))
+                hits.append(Shown(_hit(one, file, passage), passage[0].text if passage else "", one.is_exact))
         return hits
 
 
+def without(answers: Sequence[_Answer], contents: Collection[ContentId]) -> list[_Answer]:
+    """*answers* without these contents: a file is no answer to the question what is like it."""
+    if not contents:
+        return list(answers)
+    return [
+        replace(answer, entries=tuple(entry for entry in answer.entries if entry.file not in contents))
+        for answer in answers
+    ]
+
+
 def _checked(query: SearchQuery) -> Question:
-    if not query.text.strip():
+    if not query.text.strip() and not query.has_example:
         message = "the question is empty"
         raise errors.BadRequest(message, hint="say what to look for: some words, a sentence or a file name")
     if query.limit < 1:
@@ -231,6 +316,15 @@ def _checked(query: SearchQuery) -> Question:
 def _file_key(content: ContentId | None, asset: AssetId) -> int:
     """One number a file for fusion: its content, or, before that is known, its asset with a minus."""
     return int(content) if content is not None else -int(asset)
+
+
+def _list_name(example: Example) -> str:
+    """The list's name until its space is known."""
+    return BESIDE_TEXT.get(example.modality, "meaning")
+
+
+def _failed(name: str, began: float, reason: str) -> ListReport:
+    return ListReport(name, 0, (time.perf_counter() - began) * 1000, reason)
 
 
 def _report(name: str, entries: Sequence[fusion.Entry], began: float) -> ListReport:

@@ -285,6 +285,9 @@ class SearchSettings(_Section):
     weight_words: float = Field(default=1.0, ge=0, description="Weight of the list of matching words.")
     weight_names: float = Field(default=1.0, ge=0, description="Weight of the list of matching file names.")
     weight_meaning: float = Field(default=1.0, ge=0, description="Weight of each list of near vectors.")
+    rerank_passages: int = Field(
+        default=20, ge=2, le=200, description="Best passages that the model of rerank_model compares once more."
+    )
     query_timeout_s: float = Field(
         default=10.0, gt=0, description="A list that has not answered by then is left out and named in the reply."
     )

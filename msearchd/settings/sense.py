@@ -128,9 +128,22 @@ def _models(settings: Settings) -> Iterator[Complaint]:
             yield ("inference", "models", index, "source"), "is empty; name a local folder or a model id of the hub"
         if model.python and not os.access(os.path.expanduser(model.python), os.X_OK):
             yield ("inference", "models", index, "python"), f"there is no interpreter {model.python!r}"
-    chosen = settings.inference.text_model
-    if chosen and chosen not in names:
-        yield ("inference", "text_model"), f"no model has the name {chosen!r}{did_you_mean(chosen, names)}"
+    yield from _chosen(settings, names)
+
+
+def _chosen(settings: Settings, names: list[str]) -> Iterator[Complaint]:
+    """The models that the settings name: there, and able to do what they are named for."""
+    serves = {model.name: model.serves for model in settings.inference.models}
+    for wanted in ("text", "image", "audio", "page", "speech", "rerank"):
+        key = f"{wanted}_model"
+        chosen = getattr(settings.inference, key)
+        if chosen and chosen not in names:
+            yield ("inference", key), f"no model has the name {chosen!r}{did_you_mean(chosen, names)}"
+        elif chosen and serves[chosen] != wanted:
+            yield (
+                ("inference", key),
+                f'{chosen!r} has serves = "{serves[chosen]}"; set serves = "{wanted}" in its section',
+            )
 
 
 def _store(settings: Settings) -> Iterator[Complaint]:

@@ -11,6 +11,7 @@ from msearchd import errors
 from msearchd.domain.asset import RootState
 from msearchd.domain.media import Modality, SegmentKind
 from msearchd.domain.query import Filters, SearchQuery
+from msearchd.search.asker import Asked
 from msearchd.search.service import SearchService
 from msearchd.settings.model import SearchSettings
 
@@ -24,8 +25,23 @@ async def world(tmp_path):
     await world.close()
 
 
+class Questions:
+    """What search.asker.Asker promises, with a model of texts alone: *embed* says (space, vectors) or None."""
+
+    def __init__(self, embed):
+        self._embed = embed
+
+    async def modalities(self):
+        return ()
+
+    async def ask(self, modality, samples, *, role):
+        assert modality == "text"
+        found = [await self._embed(text) for text in samples]
+        return None if None in found else Asked(found[0][0], tuple(vectors for _, vectors in found))
+
+
 def service(world, embed=embed_question, **changes):
-    return SearchService(world.catalog, world.store, embed, SearchSettings(**changes))
+    return SearchService(world.catalog, world.store, Questions(embed), SearchSettings(**changes))
 
 
 async def found(world, text, *, limit=10, embed=embed_question, **filters):

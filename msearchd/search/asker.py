@@ -1,0 +1,92 @@
+"""Questions as vectors: which spaces a question can be asked in, and what it is there.
+
+In: samples (a text, pictures, windows of sound, passages) and a modality. Out: the space that answers for it, and a vector
+for each sample. Never makes a space; a model that cannot run says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from msearchd import errors
+from msearchd.domain.sample import Sample
+from msearchd.domain.space import ModelKey, Space, Vectors
+from msearchd.inference.pool import Lane, Pool, Role
+from msearchd.store.catalog import Catalog
+
+#: Modalities whose models know texts too, with the name of their list where it has no space's name.
+BESIDE_TEXT: Final = {"image": "pictures", "audio": "sounds", "page": "pages"}
+#: Which setting names the model of a modality.
+_SETTING: Final = {"text": "text_model", "image": "image_model", "audio": "audio_model", "page": "page_model"}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question in one space: nearest is what is near to any of *vectors* (each one sample's, several rows if multi)."""
+
+    space: Space
+    vectors: tuple[Vectors, ...]
+
+
+class Asker:
+    """Shared by all searches; owns nothing. *key_of* names the model that answers for a modality, None: switched off."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        pool: Pool,
+        key_of: Callable[[str], Awaitable[ModelKey | None]],
+        space_of: Callable[[ModelKey], Awaitable[Space]],
+        deadline_s: float,
+    ) -> None:
+        self._catalog = catalog
+        self._pool = pool
+        self._key_of = key_of
+        self._space_of = space_of
+        self._deadline_s = deadline_s
+
+    async def modalities(self) -> tuple[str, ...]:
+        """Where else than among texts a text can be asked for: image, audio, page, as far as there is anything."""
+        return tuple([modality for modality in BESIDE_TEXT if await self._has_points(modality)])
+
+    async def ask(self, modality: str, samples: Sequence[Sample], *, role: Role) -> Asked | None:
+        """*samples* (of one kind) in the space of *modality*; None where it is switched off. Raises as Pool.embed."""
+        key = await self._key_of(modality)
+        if key is None:
+            return None
+        space = await self._space_of(key)
+        vectors = await self._pool.embed(
+            samples, model=key, role=role, lane=Lane.INTERACTIVE, deadline_s=self._deadline_s
+        )
+        return Asked(space, tuple(each(vectors)))
+
+    async def needed(self, modality: str) -> None:
+        """Raise Misconfigured where nothing embeds *modality*."""
+        if await self._key_of(modality) is None:
+            message = f"no model for {BESIDE_TEXT.get(modality, 'texts')} is named in the settings"
+            key = f"inference.{_SETTING[modality]}"
+            raise errors.Misconfigured(message, key=key, hint=f"name one as {_SETTING[modality]} under [inference]")
+
+    async def has(self, modality: str) -> bool:
+        """True where a model embeds *modality*."""
+        return await self._key_of(modality) is not None
+
+    async def _has_points(self, modality: str) -> bool:
+        if await self._key_of(modality) is None:
+            return False
+        space = await self._catalog.active_space(modality)
+        return space is not None and await self._catalog.expected_points(space.name) > 0
+
+
+def each(vectors: Vectors) -> list[Vectors]:
+    """One Vectors for each sample: a row, or all rows of a multi-vector. Pure."""
+    if vectors.rows is None:
+        return [Vectors(vectors.row(index), 1, vectors.dim) for index in range(vectors.count)]
+    found, at, step = [], 0, vectors.dim * 4
+    for count in vectors.rows:
+        found.append(Vectors(bytes(vectors.data[at : at + count * step]), count, vectors.dim, rows=(count,)))
+        at += count * step
+    return found
