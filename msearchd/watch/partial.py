@@ -25,8 +25,16 @@ _MATCH_TEXT: Final = re.compile("|".join(f"(?:{_regex(p)})" for p in PATTERNS), 
 _MATCH: Final = re.compile(_MATCH_TEXT.pattern.encode(), re.DOTALL)
 
 
+_SUFFIXES: Final = frozenset(p[1:].encode() for p in PATTERNS if p.startswith("*."))
+#: Where any other pattern begins, if it does not end with "~".
+_FIRST: Final = frozenset({b"", *(p[:1].encode() for p in PATTERNS if not p.startswith("*"))})
+
+
 def is_partial(name: bytes) -> bool:
     """True if a FILE of this name is only on its way to another one. Directories may bear any name."""
+    # Asked of every event: a third of the settler's time if the expression is asked.
+    if name[:1] not in _FIRST and name[-1:] != b"~":
+        return name[name.rfind(b".") :] in _SUFFIXES if b"." in name else False
     return _MATCH.fullmatch(name) is not None
 
 

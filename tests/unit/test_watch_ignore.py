@@ -10,7 +10,7 @@ from msearchd import errors
 from msearchd.settings import WatchSettings
 from msearchd.watch import default_excludes
 from msearchd.watch.ignore import FolderRules, PatternSet, Quick, Rules
-from msearchd.watch.partial import PATTERNS, is_partial
+from msearchd.watch.partial import PATTERNS, is_partial, is_partial_text
 
 
 def decide(lines, path, *, is_dir=False):
@@ -157,3 +157,8 @@ def test_every_built_in_line_is_a_pattern():
 def test_unfinished_names_are_told_from_finished_ones(name):
     assert is_partial(name) is (name in {b"a.part", b"notes~", b"x.tmp"})
     assert len(PATTERNS) > 10
+
+
+@given(st.text("a.~#4913swpx$-", max_size=8))
+def test_the_quick_test_of_unfinished_names_always_agrees_with_the_patterns(name):
+    assert is_partial(name.encode()) is is_partial_text(name)
