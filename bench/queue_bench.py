@@ -5,7 +5,8 @@
 Ours: JobQueue's public calls, each acknowledged after its COMMIT, on a file in the temporary folder, WAL, NORMAL.
 Bare: the same tables, the same statements, the same number of rows in a transaction, one thread, nothing around it.
 Peers: their own SQLite queues as their manuals use them, one thread (threads make them slower).
-All take turns in the same run; a ratio is the median over the rounds. Rates are of the best round.
+All take turns in the same run. A ratio is of CPU time (other work on the machine falls out of it), the median over the
+rounds; a rate is of the clock on the wall, of the best round.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.common import Report, arguments
+from bench.common import Cost, Report, arguments
 from msearchd.aio.sqlite import Database
 from msearchd.aio.sqlite_schema import statements
 from msearchd.domain.asset import AssetId
@@ -110,14 +111,14 @@ async def drain(
     await asyncio.gather(*(work() for _ in range(workers)))
 
 
-def timed(path: Path, prepare: Callable[[JobQueue], Any], work: Callable[[JobQueue], Any], **options: Any) -> float:
-    """Seconds of *work* alone."""
+def timed(path: Path, prepare: Callable[[JobQueue], Any], work: Callable[[JobQueue], Any], **options: Any) -> Cost:
+    """The cost of *work* alone."""
 
-    async def both(queue: JobQueue) -> float:
+    async def both(queue: JobQueue) -> Cost:
         await prepare(queue)
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         await work(queue)
-        return time.perf_counter() - began
+        return Cost(time.perf_counter() - began, time.process_time() - cpu)
 
     return asyncio.run(with_queue(path, both, **options))
 
@@ -212,28 +213,36 @@ def put_all(put: Callable[[Any], object], jobs: int, as_item: Callable[[int], An
 
 
 class Rounds:
-    """Wall times that candidates measured themselves, preparation left out."""
+    """Costs that candidates measured themselves, preparation left out."""
 
     def __init__(self, rounds: int) -> None:
         self.rounds = rounds
 
-    def run(self, candidates: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
-        found: dict[str, list[float]] = {name: [] for name in candidates}
+    def run(self, candidates: dict[str, Callable[[], Cost]]) -> dict[str, list[Cost]]:
+        found: dict[str, list[Cost]] = {name: [] for name in candidates}
         for _ in range(self.rounds):
             for name, candidate in candidates.items():
                 found[name].append(candidate())
         return found
 
 
-def ratio(ours: list[float], theirs: list[float]) -> float:
-    ordered = sorted(b / a for a, b in zip(ours, theirs, strict=True))
+def ratio(ours: list[Cost], theirs: list[Cost]) -> float:
+    ordered = sorted(b.cpu_s / a.cpu_s for a, b in zip(ours, theirs, strict=True))
     return ordered[len(ordered) // 2]
 
 
-def clocked(function: Callable[[], object]) -> float:
-    began = time.perf_counter()
+def best_s(costs: list[Cost]) -> float:
+    return min(cost.wall_s for cost in costs)
+
+
+def scaled(cost: Cost, by: float) -> Cost:
+    return Cost(cost.wall_s * by, cost.cpu_s * by)
+
+
+def clocked(function: Callable[[], object]) -> Cost:
+    began, cpu = time.perf_counter(), time.process_time()
     function()
-    return time.perf_counter() - began
+    return Cost(time.perf_counter() - began, time.process_time() - cpu)
 
 
 async def _nothing(_: JobQueue) -> None:
@@ -241,11 +250,11 @@ async def _nothing(_: JobQueue) -> None:
 
 
 def enqueue_rows(report: Report, folder: Folder, jobs: int, rounds: int) -> None:
-    def ours(callers: int, **options: Any) -> Callable[[], float]:
+    def ours(callers: int, **options: Any) -> Callable[[], Cost]:
         return lambda: timed(folder.new(), _nothing, lambda q: enqueue_singly(q, jobs, callers), **options)
 
-    def bare(group: int) -> Callable[[], float]:
-        def run() -> float:
+    def bare(group: int) -> Callable[[], Cost]:
+        def run() -> Cost:
             with contextlib.closing(bare_connection(folder.new())) as c:
                 return clocked(lambda: bare_enqueue(c, jobs, group))
 
@@ -253,33 +262,33 @@ def enqueue_rows(report: Report, folder: Folder, jobs: int, rounds: int) -> None
 
     few = max(200, jobs // 50)  # persist-queue does some 100 a second
 
-    def peer(make: Callable[[Path], Any], put: str, count: int, as_item: Callable[[int], Any]) -> Callable[[], float]:
-        def run() -> float:
+    def peer(make: Callable[[Path], Any], put: str, count: int, as_item: Callable[[int], Any]) -> Callable[[], Cost]:
+        def run() -> Cost:
             queue = make(folder.new())
-            return clocked(lambda: put_all(getattr(queue, put), count, as_item)) * jobs / count
+            return scaled(clocked(lambda: put_all(getattr(queue, put), count, as_item)), jobs / count)
 
         return run
 
     times = Rounds(rounds).run({
         "ours, 50 callers": ours(50), "ours, 200 callers": ours(200),
         "bare sqlite3, 50 in a transaction": bare(50), "bare sqlite3, 200 in a transaction": bare(200),
-        "ours, lists of 1000": lambda: timed(folder.new(), _nothing, lambda q: enqueue_lists(q, jobs * 4)) / 4,
+        "ours, lists of 1000": lambda: scaled(timed(folder.new(), _nothing, lambda q: enqueue_lists(q, jobs * 4)), 1 / 4),
         "ours, every commit synced, 50 callers": ours(50, is_durable=True),
         "huey": peer(huey_queue, "enqueue", jobs, lambda n: b"%d" % n),
         "litequeue": peer(litequeue_queue, "put", jobs, str),
         "persist-queue": peer(persist_queue, "put", few, lambda n: n),
     })  # fmt: skip
     for name, seconds in times.items():
-        report.row(f"enqueue: {name}", per_s=jobs / min(seconds))
+        report.row(f"enqueue: {name}", per_s=jobs / best_s(seconds))
     report.bar(
         "acknowledged single enqueues a second, 50 callers",
-        value=jobs / min(times["ours, 50 callers"]),
+        value=jobs / best_s(times["ours, 50 callers"]),
         at_least=20_000,
     )
-    report.bar("enqueues a second in lists of 1000", value=jobs / min(times["ours, lists of 1000"]), at_least=80_000)
+    report.bar("enqueues a second in lists of 1000", value=jobs / best_s(times["ours, lists of 1000"]), at_least=80_000)
     report.bar(
         "enqueues a second, each commit synced",
-        value=jobs / min(times["ours, every commit synced, 50 callers"]),
+        value=jobs / best_s(times["ours, every commit synced, 50 callers"]),
         at_least=5_000,
     )
     for callers in (50, 200):
@@ -298,12 +307,12 @@ def enqueue_rows(report: Report, folder: Folder, jobs: int, rounds: int) -> None
 
 
 def claim_rows(report: Report, folder: Folder, jobs: int, rounds: int) -> None:
-    def bare() -> float:
+    def bare() -> Cost:
         with contextlib.closing(bare_connection(folder.new())) as c:
             bare_enqueue(c, jobs, 1000)
             return clocked(lambda: bare_drain(c, WORKERS))
 
-    def ours(**options: bool) -> float:
+    def ours(**options: bool) -> Cost:
         return timed(folder.new(), lambda q: enqueue_lists(q, jobs), lambda q: drain(q, jobs, **options))
 
     few = max(200, jobs // 50)
@@ -314,11 +323,11 @@ def claim_rows(report: Report, folder: Folder, jobs: int, rounds: int) -> None:
         take: Callable[[Any, int], None],
         as_item: Callable[[int], Any],
         count: int,
-    ) -> Callable[[], float]:
-        def run() -> float:
+    ) -> Callable[[], Cost]:
+        def run() -> Cost:
             queue = make(folder.new())
             put_all(getattr(queue, put), count, as_item)
-            return clocked(lambda: take(queue, count)) * jobs / count
+            return scaled(clocked(lambda: take(queue, count)), jobs / count)
 
         return run
 
@@ -329,12 +338,16 @@ def claim_rows(report: Report, folder: Folder, jobs: int, rounds: int) -> None:
         "persist-queue": peer(persist_queue, "put", persist_take, lambda n: n, few),
     })  # fmt: skip
     for name, seconds in times.items():
-        report.row(f"claim(8) and complete: {name}", per_s=jobs / min(seconds))
+        report.row(f"claim(8) and complete: {name}", per_s=jobs / best_s(seconds))
     report.bar(
-        "claim and complete a second, in groups of 8", value=jobs / min(times["ours, in groups of 8"]), at_least=30_000
+        "claim and complete a second, in groups of 8",
+        value=jobs / best_s(times["ours, in groups of 8"]),
+        at_least=30_000,
     )
     report.bar(
-        "claim(8) and complete a second, each acknowledged by itself", value=jobs / min(times["ours"]), at_least=30_000
+        "claim(8) and complete a second, each acknowledged by itself",
+        value=jobs / best_s(times["ours"]),
+        at_least=30_000,
     )
     report.bar(
         "claim and complete against bare sqlite3", value=ratio(times["ours"], times["bare sqlite3"]), at_least=0.4
@@ -381,13 +394,13 @@ def size_rows(report: Report, folder: Folder, jobs: int, pending: int, rounds: i
     )
     report.row(f"counts() with {pending:,} pending", ms=min(restarts) * 1000)
     opened = [clocked(lambda: asyncio.run(with_queue(path, _nothing))) for _ in range(rounds)]
-    report.bar(f"open with {pending:,} pending, seconds", value=min(opened), at_most=1.0)
+    report.bar(f"open with {pending:,} pending, seconds", value=best_s(opened), at_most=1.0)
 
 
 async def growth_rows(report: Report, folder: Folder, pending: int, rounds: int) -> None:
     """CPU of a job that is owed, claimed and completed beside 10,000, 100,000 and *pending* others, taking turns."""
     turn = 5000
-    sizes = [size for size in (10_000, 100_000, pending) if size <= pending]
+    sizes = sorted({10_000, 100_000, pending})
     costs: dict[int, list[float]] = {size: [] for size in sizes}
     async with contextlib.AsyncExitStack() as stack:
         queues = {}
