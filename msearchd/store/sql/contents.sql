@@ -14,9 +14,9 @@ SELECT content FROM asset WHERE id = ?1;
 -- content_by_id --  All of a content.
 SELECT id, hash, uuid, size, mime, type_label, modality, extracted_ms, wants_ocr, ocr_pages, ocr_ms, segments, note,
     metadata, visible, heard_ms, heard_until_ms,
-    EXISTS (SELECT 1 FROM segment WHERE id BETWEEN content.id << 32 | 5 << 28 AND (content.id << 32 | 6 << 28) - 1),
-    EXISTS (SELECT 1 FROM segment WHERE id BETWEEN content.id << 32 | 6 << 28 AND (content.id << 32 | 7 << 28) - 1),
-    EXISTS (SELECT 1 FROM segment WHERE id BETWEEN content.id << 32 | 7 << 28 AND (content.id << 32 | 8 << 28) - 1)
+    EXISTS (SELECT 1 FROM segment WHERE id BETWEEN (content.id << 32 | (5 << 28)) AND (content.id << 32 | (6 << 28)) - 1),
+    EXISTS (SELECT 1 FROM segment WHERE id BETWEEN (content.id << 32 | (6 << 28)) AND (content.id << 32 | (7 << 28)) - 1),
+    EXISTS (SELECT 1 FROM segment WHERE id BETWEEN (content.id << 32 | (7 << 28)) AND (content.id << 32 | (8 << 28)) - 1)
 FROM content WHERE id = ?1;
 
 -- content_by_uuid --  Its id.
@@ -84,14 +84,14 @@ SELECT id FROM content WHERE id > ?2 AND visible > 0 AND segments > 0 AND extrac
 -- contents_lacking_kind --  The same for places without text, by the code of their kind.
 SELECT id FROM content WHERE id > ?2 AND visible > 0 AND extracted_ms IS NOT NULL AND EXISTS (
     SELECT 1 FROM segment
-    WHERE segment.id BETWEEN content.id << 32 | ?4 << 28 AND (content.id << 32 | (?4 + 1) << 28) - 1
+    WHERE segment.id BETWEEN (content.id << 32 | (?4 << 28)) AND (content.id << 32 | ((?4 + 1) << 28)) - 1
 ) AND NOT EXISTS (
     SELECT 1 FROM content_space WHERE content = content.id AND space = ?1 AND is_complete = 1
 ) ORDER BY id LIMIT ?3;
 
 -- contents_unheard --  Contents with sound and a visible file whose speech is not written down to its end.
 SELECT id FROM content WHERE id > ?1 AND visible > 0 AND extracted_ms IS NOT NULL AND heard_ms IS NULL AND EXISTS (
-    SELECT 1 FROM segment WHERE segment.id BETWEEN content.id << 32 | 6 << 28 AND (content.id << 32 | 7 << 28) - 1
+    SELECT 1 FROM segment WHERE segment.id BETWEEN (content.id << 32 | (6 << 28)) AND (content.id << 32 | (7 << 28)) - 1
 ) ORDER BY id LIMIT ?2;
 
 -- has_text --  One row if any content was read.
