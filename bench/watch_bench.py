@@ -148,6 +148,7 @@ async def b3_setup(base: Path, report: Report, dirs: int) -> None:
         memory = MemoryTree()
         async with watching(root, folder / "state", memory=memory, backend="inotify") as (watcher, _):
             await watcher.sync(deadline_s=300)
+        _age(memory)
         gc.collect()
         before_kib = rss_kib()
         began = time.perf_counter()

@@ -11,7 +11,7 @@ import stat
 import sys
 from typing import Final
 
-from msearchd.watch.ignore import Rule
+from msearchd.watch.patterns import Rule
 
 _PLACEHOLDER_MIN_BYTES: Final = 16 * 4096  # smaller files may live inside their inode and own no block
 _SF_DATALESS: Final = 0x40000000  # macOS <sys/stat.h>: the bytes are in the cloud

@@ -21,7 +21,8 @@ from msearchd.watch import default_excludes
 from msearchd.watch.changes import DirScanned, FileGone, FileLeft, FileMoved, FileSeen, FileTouched, TreeGone, TreeMoved
 from msearchd.watch.disk import RootContext
 from msearchd.watch.hints import NoCoverage
-from msearchd.watch.ignore import FolderRules, PatternSet, Rules
+from msearchd.watch.ignore import FolderRules, Rules
+from msearchd.watch.patterns import PatternSet
 from msearchd.watch.scan import _changed_dirs
 
 

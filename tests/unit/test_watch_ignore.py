@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from msearchd import errors
 from msearchd.settings import WatchSettings
 from msearchd.watch import default_excludes
-from msearchd.watch.ignore import FolderRules, PatternSet, Quick, Rules
+from msearchd.watch.ignore import FolderRules, Rules
 from msearchd.watch.partial import PATTERNS, is_partial, is_partial_text
+from msearchd.watch.patterns import PatternSet, Quick
 
 
 def decide(lines, path, *, is_dir=False):
