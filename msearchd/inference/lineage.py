@@ -61,7 +61,8 @@ class Lineage:
         replaced = {
             replaced_key(space): maker.model.model_copy(update={"name": replaced_key(space), "pinned": False})
             for space, made_by in known
-            if (maker := Maker.from_json(made_by)) is not None and self._named.get(space.model) != maker.model
+            if (maker := Maker.from_json(made_by)) is not None
+            and (self._named.get(space.model), chunking) != (maker.model, maker.chunking)
         }
         self._models = self._named | replaced
         self.settings = settings.model_copy(update={"models": tuple(self._models.values())})
