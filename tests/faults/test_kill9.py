@@ -151,7 +151,8 @@ def index_equals_tree(home, writer):
     reply = in_step(home)
     what = f"seed {SEED}, {writer.operations} operations\n{home.log_tail()}"
     failed = home.api.get("/failed")["items"]
-    assert (reply["failed"], reply["blocked"]) == (0, 0), (failed, what)
+    page = home.status()
+    assert (reply["failed"], reply["blocked"]) == (0, 0), (page["problems"], page["blocked"], failed[:3], what)
     found = {path: home.found_by_words(word, limit=5) for path, word in writer.words.items()}
     wrong = {
         path: (writer.words[path], hits, home.explain(writer.top / path))
