@@ -27,6 +27,7 @@ BENCHES: dict[str, tuple[str, ...]] = {
     "guest": (),
     "idle_bench": (),
     "text_indexing": (),
+    "rebuild_bench": (),
 }
 
 
