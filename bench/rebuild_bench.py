@@ -49,7 +49,7 @@ def _embedded(home: BenchHome) -> int:
     return sum(int(model["samples"]) for model in home.api.get("/models")["models"])
 
 
-def _timed(home: BenchHome, begin: str, body: dict[str, str]) -> Run:
+def _timed(home: BenchHome, begin: str, body: dict[str, object]) -> Run:
     assert home.process is not None
     began, cpu = time.perf_counter(), tree_cpu_s(home.process.pid)
     home.api.post(begin, body, timeout_s=120)
@@ -81,7 +81,7 @@ def one_round(files: list[Path], folder: Path, *, is_cached_first: bool) -> tupl
             found[cache_mb] = _timed(home, "/folders", {"path": str(copied)})
             if cache_mb:
                 before = _embedded(home)
-                again = _timed(home, "/system/reset", {"reset_type": "index"})
+                again = _timed(home, "/system/reset", {"reset_type": "index", "confirm": True})
                 embedded = _embedded(home) - before
         finally:
             home.stop()

@@ -429,6 +429,7 @@ class Daemon:
             spaces=self._spaces,
             folders=self._folders,
             cache=self._cache,
+            change=self._change,
         )
         verifier = Verifier(
             database=database,

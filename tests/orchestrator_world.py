@@ -314,7 +314,7 @@ class OrchestratorWorld:
     async def reset(self, what):
         reset = Reset(
             database=self.database, catalog=self.catalog, queue=self.queue, store=self.store, spaces=self.spaces,
-            folders=self.folders(), cache=self.cache,
+            folders=self.folders(), cache=self.cache, change=self.change,
         )  # fmt: skip
         return await reset.run(what)
 

@@ -173,6 +173,12 @@ class ModelChange:
                     await self._resolve(modality)
                 await self._move(modality, self._policy)
 
+    async def forget(self) -> None:
+        """All spaces were thrown away: the next content makes that of the settings, and it answers at once."""
+        async with self._making:
+            self._lines = {m: Line(m, line.model) for m, line in self._lines.items() if line.model is not None}
+            self._compared.clear()
+
     # -- by hand ----------------------------------------------------------------------------------------------------------
 
     async def switch(self, name: str) -> SpaceRecord:

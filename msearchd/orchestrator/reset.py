@@ -19,6 +19,7 @@ from msearchd.control.protocol import ResetType
 from msearchd.domain.job import Owed, Priority, Step
 from msearchd.jobs.queue import JobQueue
 from msearchd.orchestrator.folders import FolderList
+from msearchd.orchestrator.model_change import ModelChange
 from msearchd.orchestrator.spaces import Spaces
 from msearchd.store.catalog import Catalog
 from msearchd.store.vector_cache import VectorCache
@@ -48,6 +49,7 @@ class Reset:
         spaces: Spaces,
         folders: FolderList,
         cache: VectorCache | None = None,
+        change: ModelChange | None = None,
     ) -> None:
         self._database = database
         self._catalog = catalog
@@ -56,6 +58,7 @@ class Reset:
         self._spaces = spaces
         self._folders = folders
         self._cache = cache
+        self._change = change
 
     async def run(self, what: ResetType) -> str:
         """Do it; return what was done, as a sentence. Killed in between, the next start compares and repairs."""
@@ -67,6 +70,8 @@ class Reset:
             # The catalog first: points that nothing refers to are never shown, and a kill here leaves only those.
             await self._database.write(lambda c: self._forget_in(c, what))
             self._spaces.forget()
+            if self._change is not None:
+                await self._change.forget()
             for space in await self._store.spaces():
                 await self._store.drop(space)
             if what == "all" and self._cache is not None:

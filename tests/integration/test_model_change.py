@@ -302,6 +302,20 @@ async def test_points_that_a_kept_space_lost_are_owed_on_the_way_back_and_not_be
     assert {key for key, _ in world.models.by_model} == {OLD_KEY}
 
 
+async def test_after_a_reset_the_model_of_the_settings_begins_anew_and_answers(world):
+    await indexed(world, 5)
+    await with_new_weights(world)
+    assert await question_space(world) == (OLD_KEY, "minilm-1")
+    await world.reset("index")
+    with pytest.raises(errors.NotFound, match="was dropped"):
+        await world.spaces.of(OLD_KEY)
+    await world.settle()
+    assert await phases(world) == {"minilm-2": Phase.SERVING}
+    assert await question_space(world) == (MINILM, "minilm-2")
+    assert {key for key, _ in world.models.by_model} == {MINILM}
+    assert world.change.problems() == ()
+
+
 class Killed(BaseException):
     """The process is gone."""
 
