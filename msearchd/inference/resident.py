@@ -337,8 +337,10 @@ class LoadedModel:
         )
 
     async def _try_next_engine(self, error: errors.Misconfigured) -> bool:
-        """True where another engine can be tried: this one's package, version or interpreter is what is wrong."""
-        if not error.key.startswith(("engine:", "python:")) or self._choice + 1 >= len(self.spec.engines):
+        """True where another engine can be tried: this one's package, version or interpreter is what is wrong, or it
+        cannot read these weights (an older library may not know a newer tokenizer).
+        """
+        if not error.key.startswith(("engine:", "python:", "source:")) or self._choice + 1 >= len(self.spec.engines):
             return False
         log.warning(
             "engine not usable, trying the next",
