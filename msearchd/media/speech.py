@@ -1,7 +1,7 @@
 """Speech as passages: pieces that a model wrote down, joined to what a person would call a paragraph. Pure.
 
-In: timed pieces, ascending. Out: TRANSCRIPT segments with their times, numbered in order. The same pieces give the same
-segments, whichever portions they came in: a portion ends where a passage ends.
+In: timed pieces, ascending. Out: TRANSCRIPT segments with their times, numbered in order. Portions begin at fixed times, and
+a passage never crosses into the next: a transcript that was cut off and resumed is the same as one that was not.
 """
 
 from __future__ import annotations
