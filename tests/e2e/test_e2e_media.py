@@ -1,13 +1,18 @@
 """Pictures, sound and speech with a real daemon, a real ffmpeg and models that were trained on drawings and tones."""
 
 import contextlib
+import random
+import re
 import shutil
 import sqlite3
+import subprocess
 import time
+import warnings
 
 import pytest
 from daemon_harness import daemon_home
 from tiny_models import drawings, sounds
+from tiny_models.cross import pair_of
 
 from msearchd.cli.connection import Refused, path_argument
 
@@ -19,7 +24,8 @@ _COLOURS = ("red circle", "blue square", "green triangle", "yellow cross")
 
 
 def _model(name, folder, serves):
-    return f'[[inference.models]]\nname = "{name}"\nsource = "{folder}"\nserves = "{serves}"\nengine = "sentence_transformers"\n'
+    engine = "whisper" if serves == "speech" else "sentence_transformers"
+    return f'[[inference.models]]\nname = "{name}"\nsource = "{folder}"\nserves = "{serves}"\nengine = "{engine}"\n'
 
 
 @contextlib.contextmanager
@@ -182,6 +188,73 @@ def test_switched_on_a_model_sees_what_is_known_and_switched_off_it_takes_nothin
         home.sync()
         assert home.points() == 3
         assert _ask(home, text="red circle") == []
+        home.stop()
+
+
+def test_without_ffmpeg_sound_waits_with_the_line_to_type_and_pictures_go_on(tiny_clip):
+    with media_home([("clip", tiny_clip, "image")]) as home:
+        drawings.draw("red circle", seed=_HELD_OUT).save(home.files / "a.png")
+        sounds.write_wav(home.files / "a.wav", sounds.make("high tone", seed=1, seconds=1.0))
+        with_it = home.environment
+        home.environment = lambda: {**with_it(), "PATH": str(home.home)}
+        home.start()
+        home.add(home.files)
+        reply = home.sync()
+        assert (reply["blocked"], reply["failed"]) == (1, 0)
+        assert "install ffmpeg" in home.explain(home.files / "a.wav")["sentence"]
+        assert _names(_ask(home, text="red circle")) == ["a.png"]
+        home.stop()
+        home.environment = with_it
+        home.start()
+        _until(lambda: home.explain(home.files / "a.wav")["verdict"] == "indexed")
+        home.stop()
+
+
+def test_speech_is_written_down_and_found_by_its_words_at_its_time(tiny_text, tmp_path):
+    pytest.importorskip("faster_whisper", reason="type: msearchd engines install whisper")
+    voice = "flite=text='The ferry to the island leaves at noon. Bring your own bread.'"
+    spoken = tmp_path / "talk.flac"
+    command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", voice, "-af", "adelay=12000", str(spoken)]
+    if subprocess.run(command, check=False, stdin=subprocess.DEVNULL).returncode:
+        pytest.skip("this ffmpeg has no voice (libflite)")
+    from tiny_models import whisper
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        folder = whisper.save(tmp_path / "whisper")
+    models = [("text", tiny_text, "text"), ("whisper", folder, "speech")]
+    with media_home(models) as home:
+        shutil.copy(spoken, home.files / "talk.flac")
+        home.start()
+        home.add(home.files)
+        home.sync()
+        with contextlib.closing(sqlite3.connect(f"file:{home.data_dir}/msearchd.db?mode=ro", uri=True)) as c:
+            told = c.execute("SELECT text, t0_ms, t1_ms FROM segment WHERE kind = 3").fetchall()
+        assert told  # nonsense of a model that learned nothing, but where somebody speaks
+        assert all(10_000 <= t0 <= t1 <= 20_000 for _, t0, t1 in told)
+        word = max(re.findall(r"\w+", told[0][0]), key=len, default="")
+        assert home.points() == len(told)
+        if word:
+            [hit] = _ask(home, text=word)
+            assert (hit["kind"], hit["t0_ms"], hit["t1_ms"]) == ("transcript", *told[0][1:])
+        home.stop()
+
+
+def test_passages_are_compared_once_more_where_a_model_for_it_is_named(tiny_text, tiny_cross):
+    with media_home([("text", tiny_text, "text"), ("cross", tiny_cross, "rerank")]) as home:
+        for number in range(4):
+            dice = random.Random(number)
+            query, text = pair_of(dice, is_relevant=True)
+            (home.files / f"{number}.txt").write_text(text)
+        home.start()
+        home.add(home.files)
+        home.sync()
+        hits = _ask(home, text=query)
+        compared = [rank for hit in hits for rank in hit["ranks"] if rank["list"] == "rerank"]
+        assert [rank["rank"] for rank in compared] == list(range(1, len(compared) + 1))
+        assert [rank["score"] for rank in compared] == sorted((rank["score"] for rank in compared), reverse=True)
+        assert len(compared) == len(hits) == 4
+        assert _names(hits)[0] == "3.txt"
         home.stop()
 
 
