@@ -237,10 +237,7 @@ class InotifySource:
     def _place(self, wd: int) -> Place | None:
         if wd == self._cookie_wd or wd < 0:
             return None
-        place = self._tree.place_of(wd, now_s=time.time())
-        if place is None and wd > self._tree.highest_wd:
-            self._lost("an event came of a watch that is not in the books")
-        return place  # None: we ended this watch, what it speaks of is handled
+        return self._tree.place_of(wd, now_s=time.time())
 
     def _on_rare_event(self, wd: int, mask: int, name: bytes, place: Place | None) -> None:
         if wd == self._cookie_wd:
@@ -254,6 +251,8 @@ class InotifySource:
                 self._hint(Hint(*ended, is_recursive=True, flags=hints.LOST | hints.DIR))
         elif place is not None:
             self._on_self_event(place, mask)
+        elif wd > self._tree.highest_wd:  # else we ended this watch: what it speaks of is handled
+            self._lost("an event came of a watch that is not in the books")
 
     def _on_self_event(self, place: Place, mask: int) -> None:
         if mask & abi.UNMOUNT or not place[1]:  # a root that moved, went, or had its rights changed

@@ -42,6 +42,8 @@ class Sweep:
         #: Watched directories, the longest unchanged last: they give up their watches first.
         self._cold: list[Node] = []
         self._promoted: set[Node] = set()
+        #: Unwatched directories that changed and wait for a watch, in order.
+        self._hot: dict[Node, None] = {}
 
     async def run(self) -> None:
         """Sweep for ever. Costs nothing while every directory is watched."""
@@ -63,24 +65,24 @@ class Sweep:
         is_full, is_ranking = now >= self._full_at, now >= self._rank_at
         stamps: dict[Node, Stamp] = {}
         changed: dict[Node, Hint] = {}
-        hot: list[Node] = []
         for node, root, path, full in self._places(self._tree.unwatched_nodes()):
             stamp = stamps[node] = _stamp(full)
             before = self._stamps.get(node)
             if before is not None and before != stamp:
                 node.changed_s = time.time()
-                hot.append(node)
+                self._hot[node] = None
             if is_full or before != stamp:
                 changed[node] = Hint(root, path, flags=hints.DIR | hints.ATTRIB)
         self._stamps = stamps
         if is_full:
             self._full_at = now + _FULL_EVERY_S
         if is_ranking:
-            hot += self._rank(stamps)
+            self._hot |= dict.fromkeys(self._rank(stamps))
             self._promoted = set()
             self._rank_at = time.monotonic() + max(_RANK_EVERY_S, (time.monotonic() - now) * _COST_FACTOR)
         if self._promoted.isdisjoint(stamps):  # else others took what we freed: wait for the next ranking
-            changed.update(self._promote(hot))
+            changed.update(self._promote([node for node in self._hot if node in stamps]))
+            self._hot = {}
         return list(changed.values())
 
     def _rank(self, stamps: Mapping[Node, Stamp]) -> list[Node]:
