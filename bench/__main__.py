@@ -16,6 +16,7 @@ BENCHES: dict[str, tuple[str, ...]] = {
     "cli_bench": (),
     "queue_bench": (),
     "extract_bench": (),
+    "media_bench": (),
     "inference_bench": (),
     "pool_bench": (),
     "kinds_bench": (),

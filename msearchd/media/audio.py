@@ -102,8 +102,10 @@ def sounds(source: Source, kind: FileType, *, rate: int, spans: Sequence[tuple[i
             have += part
         if len(have) < 4 * _samples(_AUDIBLE_MS, rate):
             break
-        yield Sound(rate, bytes(have[:want]))
+        with memoryview(have) as view:
+            sound = Sound(rate, bytes(view[:want]))
         del have[:want]
+        yield sound
 
 
 def _samples(time_ms: int, rate: int) -> int:

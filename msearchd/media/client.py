@@ -169,7 +169,7 @@ class Extractors:
             "short_side": short_side,
         }
         frame = await self._one_frame("picture", args, urgency=_IDENTIFY if is_urgent else _OCR)
-        return Picture(frame["width"], frame["height"], frame["rgb"])
+        return Picture(frame["width"], frame["height"], frame["body"])
 
     async def sounds(
         self,
@@ -195,7 +195,7 @@ class Extractors:
             "spans": [list(span) for span in spans],
         }
         async with self._frames("sound", args, urgency=_IDENTIFY if is_urgent else _OCR) as frames:
-            return [Sound(rate, frame["pcm"]) async for frame in frames]
+            return [Sound(frame["rate"], frame["body"]) async for frame in frames]
 
     def snapshot(self) -> PoolStatus:
         """What the workers do now."""

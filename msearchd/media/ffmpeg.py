@@ -75,12 +75,13 @@ def pcm(source: Source, label: str, *, rate: int, start_ms: int, length_ms: int)
     has_any, rest = False, b""
     with _running(_pcm_arguments(_address(source), label, rate, start_ms, length_ms), source) as (stream, last_words):
         while part := stream.read(_READ_BYTES):
-            part = rest + part
-            whole = len(part) // 4 * 4
-            rest = part[whole:]
-            if whole:
+            if rest or len(part) % 4:  # a pipe may break a sample in two
+                part = rest + part
+                whole = len(part) // 4 * 4
+                part, rest = part[:whole], part[whole:]
+            if part:
                 has_any = True
-                yield part[:whole]
+                yield part
     if not has_any and (said := last_words()):
         message = f"its sound cannot be decoded{said}"
         raise errors.BadAsset(message)

@@ -92,7 +92,7 @@ class WorkerPool:
     async def visit(
         self, op: str, args: Mapping[str, Any], *, urgency: int, silence_s: float
     ) -> AsyncGenerator[Mapping[str, Any], None]:
-        """Yield the frames of the answer to *op*; the lowest *urgency* goes first.
+        """Yield the frames of the answer to *op*, raw bytes as "body"; the lowest *urgency* goes first.
 
         Raises what the worker answers; WorkerDied or TookTooLong where it did not survive; RetryLater when none can
         start. Left early (cancelled, closed), the worker is replaced, for it may compute on.
@@ -110,7 +110,8 @@ class WorkerPool:
                         if not frame.more:
                             is_answered = True
                         if frame.args:
-                            yield frame.args
+                            # Pixels and PCM travel raw beside the header: packed into it they are copied twice more.
+                            yield {**frame.args, "body": frame.body} if frame.body else frame.args
             except TimeoutError:
                 self._deaths += 1
                 message = f"no answer within {silence_s:g} s"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from blake3 import blake3
 
 from msearchd import errors
-from msearchd.aio.serve import Handler, Request, Result, Server
+from msearchd.aio.serve import Answer, Handler, Request, Result, Server
 from msearchd.domain.media import Extraction, Identified
 from msearchd.media import detector, passages, registry, shapes, workplace
 from msearchd.media.extractor import ReadFile, ReadRules
@@ -128,7 +128,7 @@ def _ocr(request: Request, rules: ReadRules) -> Result:
 
 
 def _picture(request: Request, rules: ReadRules) -> Result:
-    """Pixels of a picture, or of a page: {"width", "height", "rgb"}."""
+    """{"width", "height"} of a picture or a page, its pixels as the body."""
     from msearchd.media import pictures
 
     found = shapes.identified_from_wire(request.args["identified"])
@@ -139,11 +139,11 @@ def _picture(request: Request, rules: ReadRules) -> Result:
             source.check()
     except Changed as event:
         return {"changed": str(event)}
-    return {"width": seen.width, "height": seen.height, "rgb": seen.rgb}
+    return Answer({"width": seen.width, "height": seen.height}, seen.rgb)
 
 
 def _sound(request: Request) -> Iterator[Result]:
-    """{"pcm"} for each span that the file has; {"changed"} where what was sent before is void."""
+    """{"rate"} for each span that the file has, its samples as the body; {"changed"}: what was sent before is void."""
     from msearchd.media import audio
 
     found = shapes.identified_from_wire(request.args["identified"])
@@ -151,7 +151,7 @@ def _sound(request: Request) -> Iterator[Result]:
     try:
         with _whatever_happens(), _opened_again(request.args["path"], found) as source:
             for sound in audio.sounds(source, registry.of(found), rate=rate, spans=spans):
-                yield {"pcm": sound.pcm}
+                yield Answer({"rate": sound.rate}, sound.pcm)
             source.check()
     except Changed as event:
         yield {"changed": str(event)}
