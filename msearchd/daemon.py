@@ -329,7 +329,7 @@ class Daemon:
         embed = EmbedStep(
             catalog=catalog,
             outcomes=outcomes,
-            vectors=DocumentVectors(self._pool, self._cache),
+            vectors=DocumentVectors(self._pool, self._cache, encoder=self._lineage.encoder),
             store=self._store,
             spaces=self._spaces,
             content_locks=locks,

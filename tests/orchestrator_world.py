@@ -71,13 +71,14 @@ class Readers:
         self.errors = {}  # by path: raised by extract and ocr
         self.during = {}  # by step: awaited after the file was read, before the answer is given
         self.reads_small_text_at_once = False
+        self.separator = "|"  # where passages are cut
 
     async def identify_extract(self, path):
         data, stat = self.disk.read(path)
         self.reads["identify", path] += 1
         await self._meanwhile("identify")
         found = Identified(stat, ContentHash(hashlib.sha256(data).digest()), "text/plain", "txt", Modality.TEXT)
-        return found, _extraction(data) if self.reads_small_text_at_once else None
+        return found, _extraction(data, self.separator) if self.reads_small_text_at_once else None
 
     async def extract(self, path, identified):
         return await self._read("extract", path, identified)
@@ -95,15 +96,15 @@ class Readers:
         await self._meanwhile(step)
         if path in self.errors:
             raise self.errors[path]
-        return _extraction(data)
+        return _extraction(data, self.separator)
 
     async def _meanwhile(self, step):
         if (hook := self.during.pop(step, None)) is not None:
             await hook()
 
 
-def _extraction(data):
-    parts = [part for part in data.decode().split("|") if part]
+def _extraction(data, separator):
+    parts = [part for part in data.decode().split(separator) if part]
     return Extraction(tuple(Segment(SegmentKind.BODY, n, part) for n, part in enumerate(parts)))
 
 
@@ -112,6 +113,7 @@ class Models:
 
     def __init__(self):
         self.revision = "1"
+        self.cut = ""  # how passages are cut now
         self.lost = set()  # revisions that cannot be asked any more
         self.by_model = []  # (model, text) of all that was embedded
         self.error = None
@@ -148,7 +150,10 @@ class Lineage:
         return ModelKey(f"{space.model}@{space.fingerprint}") if is_there else None
 
     def maker(self, model):
-        return ""
+        return self.models.cut
+
+    def is_cut_alike(self, one, other):
+        return one == other
 
 
 class Store:

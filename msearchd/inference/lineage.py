@@ -58,6 +58,7 @@ class Lineage:
         self._named = {ModelKey(model.name): model for model in settings.models}
         self._chunking = chunking
         self._state_dir = state_dir
+        self._encoders: dict[ModelKey, str] = {}
         replaced = {
             replaced_key(space): maker.model.model_copy(update={"name": replaced_key(space), "pinned": False})
             for space, made_by in known
@@ -76,6 +77,17 @@ class Lineage:
         """Every key that `key_for` may answer for *spaces*."""
         keys = (key for space in spaces for key in (space.model, replaced_key(space)))
         return tuple(dict.fromkeys(key for key in keys if key in self._models))
+
+    def is_cut_alike(self, one: str, other: str) -> bool:
+        """True where passages of both makers are cut alike, or nobody knows."""
+        makers = Maker.from_json(one), Maker.from_json(other)
+        return None in makers or len({maker.chunking for maker in makers if maker is not None}) == 1
+
+    async def encoder(self, model: ModelKey) -> str:
+        """The fingerprint of what *model* does to a passage, however passages are cut; "" where its files do not tell."""
+        if model not in self._encoders and (named := self._models.get(model)) is not None:
+            self._encoders[model] = await asyncio.to_thread(self._fingerprint, named, "")
+        return self._encoders.get(model, "")
 
     async def key_for(self, space: Space, made_by: str, *, taken: Collection[ModelKey] = ()) -> ModelKey | None:
         """The model whose questions belong into *space*; None where its weights are gone or are others now.

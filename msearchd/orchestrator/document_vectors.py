@@ -6,26 +6,31 @@ are live: killed in between, the next life computes nothing twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from msearchd.domain.sample import Sample
-from msearchd.domain.space import Space, Vectors
+from msearchd.domain.space import ModelKey, Space, Vectors
 from msearchd.inference.pool import Lane, Pool, Role
 from msearchd.store.vector_cache import VectorCache
 
+#: What a model does to a sample, as a name; "" where that is not known.
+Encoder = Callable[[ModelKey], Awaitable[str]]
+
 
 class DocumentVectors:
-    """Shared by all embed steps; without a cache it is the pool."""
+    """Shared by all embed steps; without a cache it is the pool. *encoder* names what the cache knows vectors by."""
 
-    def __init__(self, pool: Pool, cache: VectorCache | None = None) -> None:
+    def __init__(self, pool: Pool, cache: VectorCache | None = None, *, encoder: Encoder | None = None) -> None:
         self._pool = pool
         self._cache = cache
+        self._encoder = encoder
 
     async def known(self, keys: Sequence[bytes], *, space: Space) -> list[bytes | None]:
         """float32[rows, space.dim] of each key as bytes; None where it must be computed: decode only what is None."""
         if self._cache is None:
             return [None] * len(keys)
-        return await self._cache.get(space, keys)
+        return await self._cache.get(await self._seen_as(space), keys)
 
     async def of(self, samples: Sequence[Sample], keys: Sequence[bytes], *, space: Space, deadline_s: float) -> Vectors:
         """float32[n, space.dim] of *samples*, all of one kind; several rows each in a multi space. Raises as Pool.embed."""
@@ -40,12 +45,17 @@ class DocumentVectors:
                 deadline_s=deadline_s,
             )
             if self._cache is not None:
-                await self._cache.put(space, [keys[place] for place in missing], vectors)
+                await self._cache.put(await self._seen_as(space), [keys[place] for place in missing], vectors)
             if len(missing) == len(samples):
                 return vectors
             for place, own in zip(missing, _each(vectors), strict=True):
                 found[place] = own
         return together([own for own in found if own is not None], space=space)
+
+    async def _seen_as(self, space: Space) -> Space:
+        """As the cache knows it: passages that were cut otherwise and read the same have the same vectors."""
+        fingerprint = "" if self._encoder is None else await self._encoder(space.model)
+        return replace(space, fingerprint=fingerprint) if fingerprint else space
 
 
 def together(each: Sequence[bytes], *, space: Space) -> Vectors:

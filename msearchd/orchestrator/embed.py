@@ -254,6 +254,10 @@ class EmbedStep:
 
     async def _put(self, space: Space, work: _Group, batch: Sequence[tuple[_Piece, Segment]], vectors: Vectors) -> None:
         points = [point_of(space, piece.content, segment, piece.dirs) for piece, segment in batch]
+        # What was cut otherwise before may have had more passages: none of them stays. Found until this moment.
+        begun = {piece.content.uuid: piece.content for piece, _ in batch if piece.content.id not in work.points}
+        if outdated := [uuid for uuid, content in begun.items() if space.name in content.placed_spaces]:
+            await self._store.delete_contents(space.name, outdated)
         await self._store.upsert(space.name, points, vectors)
         for piece, _ in batch:
             work.points[piece.content.id] = work.points.get(piece.content.id, 0) + 1

@@ -19,12 +19,12 @@ import structlog
 
 from msearchd import errors
 from msearchd.aio.sqlite import Database
-from msearchd.domain.asset import ContentId
 from msearchd.domain.space import ModelKey, Space, SpaceName
 from msearchd.jobs.queue import JobQueue
 from msearchd.orchestrator.arrears import Arrears
 from msearchd.orchestrator.model_lines import Line, find, sentence, way_back
 from msearchd.orchestrator.model_plan import Act, Move, Policy, SpaceState, plan_change
+from msearchd.orchestrator.space_moves import SpaceMoves
 from msearchd.orchestrator.spaces import Spaces
 from msearchd.store.catalog.space_book import Phase, SpaceBook, SpaceRecord
 from msearchd.store.vector_store import VectorStore
@@ -32,14 +32,11 @@ from msearchd.store.vector_store import VectorStore
 log = structlog.get_logger(__name__)
 
 _KEEP_ALL: Final = 1 << 62
-#: Contents compared in one visit: about 5 ms.
-_GROUP: Final = 500
 #: While a space is built: how soon after a change of the queue its end is looked for.
 _BUILDING_S: Final = 1.0
 #: Else: how soon weights that came, or an old space whose time is over, are noticed.
 _IDLE_S: Final = 60.0
 _MOST_ROUNDS: Final = 8
-_JOBS_END_S: Final = 60.0
 
 
 class Models(Protocol):
@@ -59,6 +56,10 @@ class Makers(Protocol):
 
     def maker(self, model: ModelKey) -> str:
         """What its spaces are made by."""
+        ...
+
+    def is_cut_alike(self, one: str, other: str) -> bool:
+        """True where passages of both makers are cut alike, or nobody knows."""
         ...
 
 
@@ -90,19 +91,16 @@ class ModelChange:
         self._now_ms = now_ms
         self._book = SpaceBook(database, now_ms=now_ms)
         self._lines = {modality: Line(modality, model) for modality, model in wanted.items()}
-        self._arrears: Arrears | None = None
+        self._moves = SpaceMoves(database=database, queue=queue, book=self._book)
         self._started = asyncio.Event()
         self._said = asyncio.Event()  # somebody said something
         self._must_owe = False
         self._making = asyncio.Lock()
-        self._compared: dict[
-            tuple[SpaceName, SpaceName], ContentId
-        ] = {}  # so far the second holds what the first shows
         self._owed: dict[SpaceName, int] = {}  # samples that wait for a yes
 
     def use(self, arrears: Arrears) -> None:
         """Owe by *arrears*, which in turn asks here what to owe."""
-        self._arrears = arrears
+        self._moves.arrears = arrears
 
     # -- what others ask --------------------------------------------------------------------------------------------------
 
@@ -177,7 +175,7 @@ class ModelChange:
         """All spaces were thrown away: the next content makes that of the settings, and it answers at once."""
         async with self._making:
             self._lines = {m: Line(m, line.model) for m, line in self._lines.items() if line.model is not None}
-            self._compared.clear()
+            self._moves.forget()
 
     # -- by hand ----------------------------------------------------------------------------------------------------------
 
@@ -192,10 +190,7 @@ class ModelChange:
                 message = f"the settings do not ask for {record.name}"
                 hint = "to go back to it: msearch model rollback; else name its model in the settings and restart"
                 raise errors.BadRequest(message, hint=hint)
-            if record.phase is Phase.SERVING:
-                await self._database.write(lambda c: self._book.fill_in(c, record.name))
-            else:
-                await self._database.write(lambda c: self._book.set_phase_in(c, record.name, Phase.BUILDING))
+            await self._begin(line, record, Act.FILL if record.phase is Phase.SERVING else Act.BUILD)
             log.info("model change wanted", space=record.name)
             await self._refresh(line.modality)
             self._said.set()
@@ -216,7 +211,7 @@ class ModelChange:
                 await self._database.write(lambda c: self._book.set_phase_in(c, building.name, Phase.DECLINED))
             else:
                 back = way_back(line)
-                await self._database.write(lambda c: self._go_back_in(c, serving, back))
+                await self._moves.go_back(serving, back)
                 log.info("model rolled back", space=back.name)
             await self._refresh(modality)
             self._must_owe = True
@@ -312,7 +307,7 @@ class ModelChange:
         serving = line.serving
         is_covering = False
         if record.phase is Phase.BUILDING and record.name == line.wanted and serving is not None:
-            is_covering = await self._covers(serving, record)
+            is_covering = await self._moves.covers(serving, record)
         return SpaceState(
             name=record.name,
             phase=record.phase,
@@ -323,77 +318,27 @@ class ModelChange:
             since_ms=record.since_ms,
         )
 
-    async def _covers(self, shown: SpaceRecord, held: SpaceRecord) -> bool:
-        """True once *held* has all that *shown* finds, but for what failed for good. Goes on where it stopped last time."""
-        pair = shown.name, held.name
-        began = after = self._compared.get(pair, ContentId(0))
-        while True:
-            batch, is_waiting = await self._database.write(
-                lambda c, at=after: self._lacks_in(c, shown, held, at)  # type: ignore[misc]
-            )
-            if is_waiting:
-                self._compared[pair] = after
-                return False
-            if batch:
-                after = batch[-1]
-                continue
-            if began == 0:
-                return True
-            began = after = ContentId(0)
-
-    def _lacks_in(
-        self, c: sqlite3.Connection, shown: SpaceRecord, held: SpaceRecord, after: ContentId
-    ) -> tuple[list[ContentId], bool]:
-        """(contents looked at, whether one of them is on its way into *held*). Nobody's job is owed here and now."""
-        batch = self._book.behind_in(c, shown.name, held.name, after, limit=_GROUP)
-        if not batch or held.target is None or self._arrears is None:
-            return batch, bool(batch)
-        waiting, owed = self._arrears.owe_in(c, held.target, batch)
-        return batch, waiting + owed > 0
-
     async def _make(self, line: Line, move: Move) -> None:
         record = next(one for one in line.records if one.name == move.space)
         if move.act is Act.DROP:
             await self._drop(line, record)
             return
-        if not await self._database.write(lambda c: self._make_in(c, line, record, move.act)):
+        if move.act in {Act.BUILD, Act.FILL}:
+            await self._begin(line, record, move.act)
+        elif not await self._moves.make(line, record, move.act):
             return
         facts = {"space": record.name, "model": record.space.model}
         if move.act is Act.WAIT or (move.act is Act.SERVE and not record.is_filling):
             facts["samples"] = str(self._owed.get(record.name, ""))
         log.info("space moved", act=move.act.value, **facts)
 
-    def _make_in(self, c: sqlite3.Connection, line: Line, record: SpaceRecord, act: Act) -> bool:
-        match act:
-            case Act.SERVE:
-                serving = line.serving
-                if serving is not None and serving.target is not None and self._is_behind_in(c, serving, record):
-                    return False  # something came meanwhile; the next look finds it
-                self._book.serve_in(c, record.name)
-            case Act.BUILD:
-                self._book.set_phase_in(c, record.name, Phase.BUILDING)
-            case Act.FILL:
-                self._book.fill_in(c, record.name)
-            case Act.WAIT:
-                self._book.set_phase_in(c, record.name, Phase.WAITING)
-            case Act.KEEP:
-                self._book.set_phase_in(c, record.name, Phase.KEPT)
-        return True
-
-    def _is_behind_in(self, c: sqlite3.Connection, serving: SpaceRecord, record: SpaceRecord) -> bool:
-        """In the transaction of the switch: whether a hit would be lost by it."""
-        after = ContentId(0)
-        while True:
-            batch, is_waiting = self._lacks_in(c, serving, record, after)
-            if not batch or is_waiting:
-                return is_waiting
-            after = batch[-1]
-
-    def _go_back_in(self, c: sqlite3.Connection, serving: SpaceRecord | None, back: SpaceRecord) -> None:
-        self._book.serve_in(c, back.name)
-        self._book.fill_in(c, back.name)
-        if serving is not None:
-            self._book.set_phase_in(c, serving.name, Phase.DECLINED)
+    async def _begin(self, line: Line, record: SpaceRecord, act: Act) -> None:
+        """Fill it; where its passages are to be cut otherwise than they are, files are read again first."""
+        before = max((one for one in line.records if one.name != record.name), key=_answered_ms, default=None)
+        is_text = line.modality == "text"
+        if is_text and before is not None and not self._lineage.is_cut_alike(before.made_by, record.made_by):
+            log.info("texts are read and cut again", contents=await self._moves.read_again())
+        await self._moves.make(line, record, act)
 
     async def _drop(self, line: Line, record: SpaceRecord) -> None:
         """The catalog first: killed in between, the next start drops what the catalog does not know."""
@@ -402,34 +347,20 @@ class ModelChange:
             await self._refresh(line.modality)
             self._must_owe = True
             await self._owe()
-            await self._until_no_job_runs(record.target)
-
-        def forget(c: sqlite3.Connection) -> None:
-            self._book.forget_in(c, record.name)
-            if record.name == line.wanted:  # remembered without points: it does not begin again by itself
-                self._book.put_in(c, record.space, modality=record.modality, made_by=record.made_by)
-                self._book.set_phase_in(c, record.name, Phase.DECLINED)
-
-        await self._database.write(forget)
+            await self._moves.until_no_job_runs(record.target)
+        await self._moves.drop(line, record)
         self._spaces.forget(record.name)
         await self._store.drop(record.name)
-        self._compared.clear()
         log.info("space dropped", space=record.name, points=record.points)
         await self._refresh(line.modality)
 
-    async def _until_no_job_runs(self, target: ModelKey) -> None:
-        try:
-            async with asyncio.timeout(_JOBS_END_S):
-                while any(row.target == target for row in await self._queue.running()):
-                    await self._queue.wait_change(self._queue.changes_seen())
-        except TimeoutError as error:
-            message = f"files are being embedded with {target!r}"
-            raise errors.RetryLater(
-                message, after_s=10, hint="ask again when they are done, or: msearch pause"
-            ) from error
-
     async def _owe(self) -> None:
         """Jobs of models that are not in use go, what is to be filled is owed. Before the start others do it."""
-        if self._must_owe and self._arrears is not None and self._started.is_set():
-            await self._arrears.embed()
+        if self._must_owe and self._moves.arrears is not None and self._started.is_set():
+            await self._moves.arrears.embed()
             self._must_owe = False
+
+
+def _answered_ms(record: SpaceRecord) -> int:
+    """When it last answered; that of now comes last of all."""
+    return _KEEP_ALL if record.phase is Phase.SERVING else record.since_ms

@@ -55,6 +55,7 @@ class World:
             uuid="u",
             content_hash=hashlib.blake2b(str(number).encode(), digest_size=32).digest(),
             live_spaces=(),
+            placed_spaces=(),
             type_label="txt",
             modality=SimpleNamespace(value="text"),
             size=1,

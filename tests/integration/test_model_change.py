@@ -316,6 +316,30 @@ async def test_after_a_reset_the_model_of_the_settings_begins_anew_and_answers(w
     assert world.change.problems() == ()
 
 
+async def test_passages_that_are_to_be_cut_otherwise_are_cut_anew_for_both_spaces(world):
+    world.models.cut = "c1"
+    await world.save(b"a.txt", "one|two;three|four")
+    await world.save(b"b.txt", "same")
+    await world.settle()
+    await world.start()
+    world.models.cut, world.readers.separator = "c2", ";"
+    await with_new_weights(world)
+    assert await world.texts(b"a.txt") == ["one", "two;three", "four"]  # nobody said yes
+    await world.change.switch("minilm")
+    assert await world.state(b"a.txt") is AssetState.PENDING
+    assert await question_space(world) == (OLD_KEY, "minilm-1")
+    assert (await world.content_of(b"a.txt")).placed_spaces == {"minilm-1"}  # found until it was read again
+    await built(world)
+    assert await world.texts(b"a.txt") == ["one|two", "three|four"]
+    assert (await phases(world))["minilm-2"] is Phase.SERVING
+    assert {text for key, text in world.models.by_model if key == MINILM} == {"one|two", "three|four", "same"}
+    for space in ("minilm-1", "minilm-2"):
+        content = await world.content_of(b"a.txt")
+        assert space in content.live_spaces
+        assert len(world.points_of(space, content)) == 2
+    assert await world.state(b"a.txt") is AssetState.INDEXED
+
+
 class Killed(BaseException):
     """The process is gone."""
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from msearchd.aio.sqlite import Database, named_queries
-from msearchd.domain.asset import ContentId
+from msearchd.domain.asset import AssetId, AssetState, ContentId
 from msearchd.domain.media import SegmentKind
 from msearchd.domain.space import ModelKey, Space, SpaceName
-from msearchd.store.catalog import contents
+from msearchd.store.catalog import contents, tree
 from msearchd.store.catalog.rows import KIND_CODES
 
 SQL: Final = named_queries("msearchd.store.sql", "spaces.sql")
@@ -166,6 +166,17 @@ class SpaceBook:
     def fill_in(self, c: sqlite3.Connection, name: SpaceName, *, is_filling: bool = True) -> None:
         """Whether what it lacks is embedded."""
         c.execute(SQL["set_filling"], (name, is_filling))
+
+    def unread_in(
+        self, c: sqlite3.Connection, after: ContentId, *, limit: int
+    ) -> list[tuple[ContentId, AssetId | None]]:
+        """Texts are to be read again: (content, a file of it, pending now; None where all are left alone), by id."""
+        found = c.execute(SQL["texts_read"], (after, limit)).fetchall()
+        for content, asset in found:
+            if asset is not None:
+                c.execute(SQL["unread"], (content,))
+                tree.set_state(c, AssetId(asset), AssetState.PENDING, "")
+        return [(ContentId(content), None if asset is None else AssetId(asset)) for content, asset in found]
 
     def forget_in(self, c: sqlite3.Connection, name: SpaceName) -> None:
         """Its points are dropped: it is not known any more."""

@@ -54,6 +54,14 @@ WHERE segment.kind = ?2 AND content.visible > 0 AND NOT EXISTS (
     SELECT 1 FROM content_space WHERE content = content.id AND space = ?1 AND is_complete = 1
 );
 
+-- texts_read --  Contents with text that were read, and a file of each that may be read again, by id.
+SELECT content.id, (SELECT min(asset.id) FROM asset WHERE content = content.id AND gone_ms IS NULL AND inode <> 0)
+FROM content WHERE content.id > ?1 AND visible > 0 AND segments > 0 AND extracted_ms IS NOT NULL
+ORDER BY content.id LIMIT ?2;
+
+-- unread --  Its text is to be read again; what is there stays until then.
+UPDATE content SET extracted_ms = NULL WHERE id = ?1;
+
 -- some_texts --  Passages from all over, to measure with.
 SELECT text FROM segment WHERE id >= ?1 AND text <> '' ORDER BY id LIMIT ?2;
 
