@@ -145,6 +145,8 @@ class ModelChange:
             for modality in self._lines:
                 await self._resolve(modality)
                 await self._move(modality, Policy(auto_samples=self._policy.auto_samples, keep_ms=_KEEP_ALL))
+        for told in self.problems():
+            log.warning("model change", reason=told)
         self._started.set()
         self._must_owe = False  # by the arrears, after the recovery
 
