@@ -84,6 +84,20 @@ async def test_a_killed_reader_is_replaced_and_what_it_held_is_found(root, tmp_p
 
 
 @linux
+async def test_a_barrier_whose_cookie_was_lost_in_an_overflow_is_told_at_once(root, tmp_path, monkeypatch):
+    async with watching(root, tmp_path / "state", backend="inotify") as (watcher, _):
+        await watcher.sync(deadline_s=20)
+        source = source_of(watcher)
+        os.kill(source._drain.pid, signal.SIGSTOP)
+        waiting = asyncio.create_task(source.barrier(deadline_s=60))
+        await until(lambda: source._cookies._waiting)
+        source._on_events(abi.OVERFLOW_EVENT)
+        async with asyncio.timeout(10):
+            assert await waiting is False
+        os.kill(source._drain.pid, signal.SIGCONT)
+
+
+@linux
 async def test_a_reader_that_dies_while_the_watcher_stops_has_no_successor(root, tmp_path):
     async with watching(root, tmp_path / "state", backend="inotify") as (watcher, _):
         await watcher.sync(deadline_s=20)

@@ -16,7 +16,7 @@ class Cookies:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._waiting: dict[bytes, asyncio.Future[None]] = {}
+        self._waiting: dict[bytes, asyncio.Future[bool]] = {}
         self._count = 0
 
     def prepare(self) -> bytes:
@@ -32,26 +32,32 @@ class Cookies:
         if future is None:
             return False
         if not future.done():
-            future.set_result(None)  # the waiter runs later: the hints of this read are complete up to here
+            future.set_result(True)  # the waiter runs later: the hints of this read are complete up to here
         return True
 
+    def lost(self) -> None:
+        """Events were lost, and cookies with them: who waits is told to scan."""
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_result(False)
+
     async def wait(self, *, deadline_s: float) -> bool:
-        """Make a cookie and wait for its event. False: not in time, or our disk is full or its folder gone."""
+        """Make a cookie and wait for its event. False: not in time, lost, or our disk is full or its folder gone."""
         self._count += 1
         name = f"cookie-{os.getpid()}-{self._count}".encode()
         path = os.fsencode(self._folder) + b"/" + name
-        future = self._waiting[name] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting[name] = future
         try:
             await asyncio.to_thread(_touch, path)
             async with asyncio.timeout(deadline_s):
-                await future
+                return await future
         except (TimeoutError, OSError):
             return False
         finally:
             self._waiting.pop(name, None)
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(os.unlink, path)
-        return True
 
 
 def _touch(path: bytes) -> None:

@@ -192,6 +192,7 @@ class FanotifySource:
 
     def _lost(self, reason: str) -> None:
         log.warning("watch events lost, scanning", backend=self.name, reason=reason)
+        self._cookies.lost()
         self._last_loss = (time.time_ns() // 1_000_000, f"{reason}: everything was compared once more")
         for root in self._devices:
             self._hints.put(Hint(root, b"", is_recursive=True, flags=hints.LOST | hints.DIR))
