@@ -61,6 +61,20 @@ CONFIG = """
 include-path = "/v1/embeddings"
 [operations.checks.positive_data_acceptance]
 expected-statuses = ["2xx", 400, 401, 403, 404, 424, "5xx"]
+
+# There may be nothing to go back to, and what answers is not dropped: 400.
+[[operations]]
+include-path = "/control/v1/spaces/rollback"
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["2xx", 400, 401, 403, 404, "5xx"]
+[[operations]]
+include-path = "/control/v1/spaces/drop"
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["2xx", 400, 401, 403, 404, "5xx"]
+[[operations]]
+include-path = "/control/v1/spaces/switch"
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["2xx", 400, 401, 403, 404, "5xx"]
 """
 
 
