@@ -261,7 +261,7 @@ class OrchestratorWorld:
         self.recovered = asyncio.Event()
         self.change = ModelChange(
             database=self.database, queue=self.queue, spaces=self.spaces, store=self.store, pool=self.models,
-            lineage=Lineage(self.models), wanted={"text": model for model in self.text_models[:1]},
+            lineage=Lineage(self.models), wanted=dict(zip(("text",), self.text_models, strict=False)),
             policy=self.policy, recovered=self.recovered, now_ms=lambda: self.now_ms,
         )  # fmt: skip
         self.arrears = Arrears(

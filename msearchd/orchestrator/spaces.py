@@ -59,7 +59,9 @@ class Spaces:
             if (space := self._known.get(model)) is not None:
                 return space
             known = await self._book.by_target(model)
-            if known is None and "@" in model:  # of a model that was replaced (inference.lineage): nothing new is for it
+            if (
+                known is None and "@" in model
+            ):  # of a model that was replaced (inference.lineage): nothing new is for it
                 message = f"the space of {model} was dropped meanwhile"
                 raise errors.NotFound(message)
             space = known or await self._pool.space(model)
