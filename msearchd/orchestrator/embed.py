@@ -12,6 +12,7 @@ a group of long files is minutes of work, and what somebody waits for must not s
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -244,13 +245,23 @@ class EmbedStep:
         for piece, own in groupby(batch, key=lambda item: item[0]):
             segments = [segment for _, segment in own]
             samples: list[Sample | None] = [None] * len(segments)
-            if piece.content.id not in work.broken and self._sampler is not None:
+            if piece.content.id not in work.broken:
                 try:
-                    samples = await self._sampler.samples(piece.content, piece.jobs[0], segments)
+                    samples = await self._of_any(piece, segments)
                 except errors.MsearchError as error:
                     work.broken[piece.content.id] = error
             found += samples
         return found
+
+    async def _of_any(self, piece: _Piece, segments: Sequence[Segment]) -> list[Sample | None]:
+        """Samples from the first of its files that can be opened: any copy will do. Raises as Sampler.samples."""
+        if self._sampler is None:
+            message = "this embed step has nobody who decodes"
+            raise errors.Bug(message)
+        for job in piece.jobs[:-1]:
+            with contextlib.suppress(errors.NotFound, errors.RetryLater, errors.Misconfigured):
+                return await self._sampler.samples(piece.content, job, segments)
+        return await self._sampler.samples(piece.content, piece.jobs[-1], segments)
 
     async def _put(self, space: Space, work: _Group, batch: Sequence[tuple[_Piece, Segment]], vectors: Vectors) -> None:
         points = [point_of(space, piece.content, segment, piece.dirs) for piece, segment in batch]

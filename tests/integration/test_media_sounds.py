@@ -181,3 +181,17 @@ async def test_a_picture_beyond_the_pixel_limit_is_not_decoded(tmp_path):
             await extractors.picture(os.fsencode(path), found, short_side=512)
     finally:
         await extractors.close()
+
+
+async def test_a_page_of_a_pdf_is_a_picture_and_every_page_a_place(extractors, tmp_path):
+    path = tmp_path / "two.pdf"
+    pages = [Image.new("RGB", (400, 600), colour) for colour in ("white", "red")]
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    found = await extractors.identify(os.fsencode(path))
+    extraction = await extractors.extract(os.fsencode(path), found)
+    assert [s.page for s in extraction.segments if s.kind is SegmentKind.PAGE] == [1, 2]
+    second = await extractors.picture(os.fsencode(path), found, page=2, short_side=300)
+    assert min(second.width, second.height) == 300
+    middle = (second.height // 2 * second.width + second.width // 2) * 3
+    assert second.rgb[middle] > 200
+    assert second.rgb[middle + 1] < 60
