@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from msearchd import errors
 from msearchd.domain.sample import Sample
@@ -28,6 +28,13 @@ class Asked:
 
     space: Space
     vectors: tuple[Vectors, ...]
+
+
+class Questions(Protocol):
+    """What the search service asks of an Asker."""
+
+    async def modalities(self) -> tuple[str, ...]: ...  # noqa: D102 - see Asker
+    async def ask(self, modality: str, samples: Sequence[Sample], *, role: Role) -> Asked | None: ...  # noqa: D102
 
 
 class Asker:

@@ -16,7 +16,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from msearchd import errors
 from msearchd.domain.asset import AssetId, ContentId
@@ -25,7 +24,7 @@ from msearchd.domain.query import Hit, ListRank, SearchQuery
 from msearchd.domain.sample import Sample
 from msearchd.inference.pool import Role
 from msearchd.search import fusion
-from msearchd.search.asker import BESIDE_TEXT, Asked
+from msearchd.search.asker import BESIDE_TEXT, Questions
 from msearchd.search.examples import Example, Examples
 from msearchd.search.meaning import Meaning
 from msearchd.search.rerank import LIST as RERANKED
@@ -69,13 +68,6 @@ class _Answer:
     weight: float = 0.0
     #: Files that were ranked by name: which asset it was.
     assets: tuple[tuple[int, AssetId], ...] = ()
-
-
-class Questions(Protocol):
-    """What the service asks of asker.Asker."""
-
-    async def modalities(self) -> tuple[str, ...]: ...  # noqa: D102 - see Asker
-    async def ask(self, modality: str, samples: Sequence[Sample], *, role: Role) -> Asked | None: ...  # noqa: D102
 
 
 class SearchService:
