@@ -136,9 +136,7 @@ class FakeControl:
 
     def _folder(self, path):
         inside = sum(1 for file in self.files if file.startswith(path + b"/"))
-        return replies.FolderReply(
-            path=path_text(path), state="online", watched_dirs=3, files=replies.FolderCounts(indexed=inside)
-        )
+        return replies.FolderReply(path=path_text(path), state="online", files=replies.FolderCounts(indexed=inside))
 
     async def status(self):
         self._check("status")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 from msearchd import __version__
 from msearchd.cli import commands, model_commands, space_commands, upkeep_commands
+from msearchd.cli.arguments import Parser
 from msearchd.cli.connection import Daemon, Refused, Unreachable, default_socket
 from msearchd.cli.render import clean
 
@@ -61,7 +62,7 @@ def _search_arguments(made: argparse.ArgumentParser) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line; man page and completions are made from it."""
-    root = argparse.ArgumentParser(
+    root = Parser(
         prog="msearch", description="Search your files by meaning, words and names.", epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
@@ -70,11 +71,10 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--no-color", action="store_true", help="no colours; $NO_COLOR does the same")
     verbs = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def verb(name: str, run: object, help_text: str, *, has_json: bool = True) -> argparse.ArgumentParser:
+    def verb(name: str, run: object, help_text: str) -> argparse.ArgumentParser:
         made = verbs.add_parser(name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".")
-        made.set_defaults(run=run, json=False)
-        if has_json:
-            made.add_argument("--json", action="store_true", help="the daemon's reply as JSON")
+        made.set_defaults(run=run)
+        made.add_argument("--json", action="store_true", help="the daemon's reply as JSON")
         return made
 
     made = verb("search", commands.search, "find files, best first")
@@ -84,9 +84,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--watch", action="store_true", help="again and again, until interrupted")
     made.add_argument("--interval", type=_number(0.1, 3600), default=1.0, metavar="S", help="seconds between (1)")
 
-    made = verb("add", commands.add, "watch folders", has_json=False)
+    made = verb("add", commands.add, "watch folders")
     made.add_argument("folders", nargs="+", metavar="DIR")
-    made = verb("remove", commands.remove, "watch folders no more", has_json=False)
+    made = verb("remove", commands.remove, "watch folders no more")
     made.add_argument("folders", nargs="+", metavar="DIR")
     verb("list", commands.list_folders, "show the watched folders")
 
@@ -105,9 +105,9 @@ def parser() -> argparse.ArgumentParser:
     made = verb("retry", commands.retry, "try failed and blocked work again")
     made.add_argument("path", nargs="?", metavar="PATH", help="only of this file")
 
-    made = verb("pause", commands.pause, "stand still; searches go on", has_json=False)
+    made = verb("pause", commands.pause, "stand still; searches go on")
     made.add_argument("reason", nargs="?", default="user", help="a name for it, to resume it by")
-    made = verb("resume", commands.resume, "go on", has_json=False)
+    made = verb("resume", commands.resume, "go on")
     made.add_argument("reason", nargs="?", default="user", help="the name it was paused by")
     made.add_argument("--all", action="store_true", help="whatever the reasons")
     made = verb("sync", commands.sync, "wait until every change made before is searchable")
@@ -122,7 +122,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made = verb("reset", commands.reset, "throw the index away and compute it again; your files are never touched")
     made.add_argument(
-        "what", choices=("index", "database", "all"), help="vectors; catalog, text and queue; or both and the folders"
+        "what",
+        choices=("index", "database", "all"),
+        help="vectors and read text; files and queue too; the list of added folders too",
     )
     made.add_argument("--yes", action="store_true", help="do not ask")
     return root

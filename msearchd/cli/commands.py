@@ -5,17 +5,19 @@ In: parsed arguments. Out: text on stdout (data) and stderr (progress, notes), a
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import os
 import sys
+import threading
 import time
 from argparse import Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from msearchd.cli import render, times
-from msearchd.cli.connection import Daemon, path_argument
+from msearchd.cli.connection import Daemon, Refused, Unreachable, path_argument
 
 OK, FAILED, USAGE, BUSY = 0, 1, 2, 75
 #: Asked again and again, so that a progress line moves even where one file takes long.
@@ -58,6 +60,9 @@ def add(daemon: Daemon, args: Namespace) -> int:
     """Watch folders."""
     for path in args.folders:
         folder = daemon.post("/folders", {"path": path_argument(path)})
+        if args.json:
+            print_json(folder)
+            continue
         print(f"watching {render.short_path(folder['path'], _home())}")
     return OK
 
@@ -66,6 +71,9 @@ def remove(daemon: Daemon, args: Namespace) -> int:
     """Watch folders no more."""
     for path in args.folders:
         daemon.delete("/folders", path=path_argument(path))
+        if args.json:
+            print_json({"removed": path_argument(path)})
+            continue
         print(f"no longer watching {render.short_path(path_argument(path), _home())}; its files stay as they are")
     return OK
 
@@ -113,7 +121,8 @@ def sync(daemon: Daemon, args: Namespace) -> int:
     while True:
         left_s = _LONGEST_CALL_S if args.timeout is None else args.timeout - (time.monotonic() - began)
         wait_s = max(0.001, min(_LONGEST_CALL_S, left_s))
-        reply = daemon.post("/sync", {"timeout_s": wait_s}, timeout_s=wait_s + 30)
+        with _progress(daemon):
+            reply = daemon.post("/sync", {"timeout_s": wait_s}, timeout_s=wait_s + 30)
         if reply["is_complete"] or (args.timeout is not None and left_s <= wait_s):
             break
     if args.json:
@@ -125,19 +134,50 @@ def sync(daemon: Daemon, args: Namespace) -> int:
     return OK if reply["is_complete"] else BUSY
 
 
+@contextlib.contextmanager
+def _progress(daemon: Daemon) -> Iterator[None]:
+    """Show on a terminal what is still to do, once a second, while the block waits for the daemon."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    is_over = threading.Event()
+    shower = threading.Thread(target=_show_progress, args=(daemon, is_over), daemon=True)
+    shower.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        shower.join(1.0)
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _show_progress(daemon: Daemon, is_over: threading.Event) -> None:
+    while not is_over.wait(1.0):
+        try:
+            reply = daemon.get("/status", timeout_s=5)
+        except (Refused, Unreachable):
+            continue
+        line = render.waiting_line(reply)
+        if not is_over.is_set():
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+
+
 def pause(daemon: Daemon, args: Namespace) -> int:
     """Stand still for a reason."""
-    _print_pauses(daemon.post("/pause", {"reason": args.reason}))
+    _print_pauses(args, daemon.post("/pause", {"reason": args.reason}))
     return OK
 
 
 def resume(daemon: Daemon, args: Namespace) -> int:
     """Take a reason away, or all."""
-    _print_pauses(daemon.post("/resume", {"reason": None if args.all else args.reason}))
+    _print_pauses(args, daemon.post("/resume", {"reason": None if args.all else args.reason}))
     return OK
 
 
-def _print_pauses(reply: Mapping[str, Any]) -> None:
+def _print_pauses(args: Namespace, reply: Mapping[str, Any]) -> None:
+    if args.json:
+        print_json(reply)
+        return
     reasons = ", ".join(map(render.clean, reply["pauses"]))
     print(f"paused: {reasons}; searches go on" if reasons else "running")
 
@@ -187,8 +227,18 @@ def search(daemon: Daemon, args: Namespace) -> int:
         return OK
     _print(render.hits(reply, home=_home(), style=_style(args)))
     if not reply["hits"]:
-        _note("no hits; `msearch explain PATH` says why a file is not found")
+        _note(_why_no_hits(daemon, args))
     return OK
+
+
+def _why_no_hits(daemon: Daemon, args: Namespace) -> str:
+    """The likeliest reason first, with what to type."""
+    if not daemon.get("/folders")["folders"]:
+        return "no hits: no folder is watched yet; type: msearch add ~/Documents"
+    if args.types:
+        of = " or ".join(args.types)
+        return f"no hits of type {of}; `msearch explain PATH` says of which type a file is"
+    return "no hits; `msearch explain PATH` says why a file is not found"
 
 
 def explain(daemon: Daemon, args: Namespace) -> int:
@@ -268,7 +318,7 @@ def retry(daemon: Daemon, args: Namespace) -> int:
 def reset(daemon: Daemon, args: Namespace) -> int:
     """Throw derived data away; asks first."""
     what = {
-        "index": "all vectors", "database": "the catalog, all text and the queue",
+        "index": "all vectors and read text", "database": "all vectors, text, known files and the queue",
         "all": "the whole index and the list of added folders",
     }[args.what]  # fmt: skip
     if not args.yes:

@@ -17,6 +17,7 @@ from typing import Any
 
 from msearchd import __version__, errors, logs, preflight
 from msearchd.cli import engines
+from msearchd.cli.arguments import Parser
 from msearchd.settings.document import document, toml_value
 from msearchd.settings.load import Loaded, leaves, load_with_origins
 from msearchd.settings.problems import ConfigErrors, dotted, is_secret, shown
@@ -27,7 +28,7 @@ _EXIT_BY_KIND = {errors.Misconfigured: EX_CONFIG, errors.RetryLater: 75}
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    root = argparse.ArgumentParser(prog="msearchd", description="Local search daemon; `msearch` is its client.")
+    root = Parser(prog="msearchd", description="Local search daemon; `msearch` is its client.")
     root.add_argument("--version", action="version", version=f"msearchd {__version__}")
     verbs = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
 

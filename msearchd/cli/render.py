@@ -197,7 +197,7 @@ def folder_line(folder: Reply, *, home: str, style: Style) -> str:
     counts = [f"{count:,} {state}" for state, count in folder["files"].items() if count or state == "indexed"]
     extra = f"  scanning, {folder['scanned_dirs']:,} folders seen" if folder.get("is_scanning") else ""
     if folder.get("unwatched_dirs"):
-        extra += f"  {plural(folder['unwatched_dirs'], 'folder')} without a watch"
+        extra += f"  {plural(folder['unwatched_dirs'], 'folder')} that cannot be read"
     if folder["state"] != "online":
         extra += style.bad(f"  {folder['state']}{': ' + clean(folder['reason']) if folder.get('reason') else ''}")
     return f"{style.bold(short_path(folder['path'], home))}  {', '.join(counts)}{extra}"
@@ -296,6 +296,16 @@ def progress_line(reply: Reply) -> str:
     parts = [f"{ended:,} of {plural(reply['total'], 'file')}", f"{reply['percent']:.0f} %"]
     parts += [f"{reply['failed']:,} failed"] if reply["failed"] else []
     parts += [told] if (told := rate(reply)) else []
+    return ", ".join(parts)
+
+
+def waiting_line(status: Reply) -> str:
+    """One line of what is still owed, while somebody waits for it."""
+    owed = sum(folder["files"]["pending"] for folder in status["folders"])
+    is_scanning = any(folder.get("is_scanning") for folder in status["folders"])
+    parts = ["comparing folders"] if is_scanning else []
+    parts += [f"{plural(owed, 'file')} to do"] if owed or not is_scanning else []
+    parts += [told] if (told := rate(status.get("progress") or {})) else []
     return ", ".join(parts)
 
 

@@ -66,11 +66,10 @@ def _plan(daemon: Daemon, args: Namespace) -> int:
 
 def _switch(daemon: Daemon, args: Namespace) -> int:
     if not args.yes:
-        print(
-            *planned(daemon.post("/spaces/plan", {"space": args.name}, timeout_s=_PATIENCE_S)),
-            sep="\n",
-            file=sys.stderr,
-        )
+        plan = daemon.post("/spaces/plan", {"space": args.name}, timeout_s=_PATIENCE_S)
+        if plan["phase"] == "serving" and not plan["samples"]:
+            return _said(args, plan, f"{plan['space']} answers already; there is nothing to change")
+        print(*planned(plan), sep="\n", file=sys.stderr)
         if not _agreed(args, "begin?"):
             return FAILED
     row = daemon.post("/spaces/switch", {"space": args.name}, timeout_s=_PATIENCE_S)

@@ -28,9 +28,7 @@ class FolderReply(Reply):
     files: FolderCounts = FolderCounts()
     is_scanning: bool = False
     scanned_dirs: Count = 0
-    watched_dirs: Count = 0
-    unwatched_dirs: Annotated[Count, Field(description="Folders without a watch: swept by polling.")] = 0
-    last_event_ms: TimeMs | None = None
+    unwatched_dirs: Annotated[Count, Field(description="Folders that could not be read.")] = 0
 
 
 class FoldersReply(Reply):

@@ -135,7 +135,8 @@ def _folders(parent: Path) -> list[Path]:
 def _checked_folder(folder: Path) -> Path:
     if not folder.is_dir():
         message = f"there is no folder {folder}"
-        raise errors.Misconfigured(message, key=f"source:{folder}", hint="correct source in [[inference.models]]")
+        hint = "correct source in [[inference.models]], or --model-path"
+        raise errors.Misconfigured(message, key=f"source:{folder}", hint=hint)
     if (folder / "adapter_config.json").is_file() and not _is_model(folder):
         message = f"{folder} is an adapter (LoRA), which is no model without its base"
         hint = "take the merged model (its name often ends in -merged), or merge it: peft's merge_and_unload()"

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from msearchd.errors import Misconfigured
 from msearchd.settings.locate import KeyPath
 
-#: Values behind such names are never repeated to a terminal or a log, whether the key exists or not.
-_SECRET = re.compile(r"token|secret|passw|credential|api_?key(?!_file)", re.IGNORECASE)
+#: Values behind such names are never repeated to a terminal or a log, whether the key exists or not. Counts of tokens are none.
+_SECRET = re.compile(r"(?<!max_)(?<!batch_)token|secret|passw|credential|api_?key(?!_file)", re.IGNORECASE)
 _SECRET_KEY = re.compile(rf"[\w-]*(?:{_SECRET.pattern})[\w-]*[\"']?\s*=", re.IGNORECASE)
 _URL_LOGIN = re.compile(r"//[^/\s@\"']+@")
 

@@ -1,5 +1,6 @@
 """`msearch` as people and scripts meet it: a process of its own against a live socket."""
 
+import argparse
 import fcntl
 import json
 import os
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from live_api import live_api
+
+from msearchd.cli import commands
 
 FILES = {
     b"/docs/ferry.txt": "invoice for the north sea ferry",
@@ -58,6 +61,56 @@ def test_no_hits_is_an_answer(api):
     done = msearch(api, "search", "zeppelin")
     assert (done.returncode, done.stdout) == (0, b"")
     assert b"no hits" in done.stderr
+    assert b"no hits of type pfd;" in msearch(api, "search", "zeppelin", "--type", "pfd").stderr
+
+
+def test_a_search_before_the_first_folder_says_how_to_add_one(api):
+    assert msearch(api, "remove", "/docs").returncode == 0
+    assert b"msearch add ~/Documents" in msearch(api, "search", "zeppelin").stderr
+
+
+def test_what_changes_something_answers_programs_too(api, tmp_path):
+    assert json.loads(msearch(api, "add", str(tmp_path), "--json").stdout)["path"] == str(tmp_path)
+    assert json.loads(msearch(api, "remove", str(tmp_path), "--json").stdout) == {"removed": str(tmp_path)}
+    assert json.loads(msearch(api, "pause", "--json").stdout)["pauses"] == ["user"]
+    assert json.loads(msearch(api, "resume", "--json").stdout)["pauses"] == []
+
+
+@pytest.mark.parametrize(
+    ("args", "meant"),
+    [
+        (("serch", "x"), "search"),
+        (("statsu",), "status"),
+        (("reset", "indx"), "index"),
+        (("models", "lod", "x"), "load"),
+    ],
+)
+def test_a_slip_of_a_command_names_the_one_that_was_meant(api, args, meant):
+    done = msearch(api, *args)
+    assert done.returncode == 2
+    assert f"did you mean '{meant}'?" in done.stderr.decode()
+    assert b"did you mean" not in msearch(api, "frobnicate").stderr
+
+
+class SlowDaemon:
+    """Takes longer than a person likes to wait without a word."""
+
+    def post(self, _path, _body, **_more):
+        time.sleep(1.3)
+        return {"is_complete": True, "took_s": 1.3, "pending": 0, "blocked": 0, "failed": 0}
+
+    def get(self, _path, **_more):
+        return {"folders": [{"files": {"pending": 1234}}], "progress": {"files_per_s": 2.0, "eta_s": 617.0}}
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_who_waits_for_a_sync_at_a_terminal_sees_what_is_to_do(capsys, monkeypatch, is_terminal):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    assert commands.sync(SlowDaemon(), argparse.Namespace(timeout=None, json=False)) == 0
+    said = capsys.readouterr()
+    assert "all changes are searchable" in said.out
+    assert ("1,234 files to do, 2.0 files/s, about 10 min" in said.err) is is_terminal
+    assert said.err.endswith("\r\x1b[K") is is_terminal  # nothing of it stays
 
 
 def test_a_file_cannot_write_to_the_terminal_with_its_text(api):
@@ -248,7 +301,7 @@ def test_the_client_imports_the_standard_library_alone():
     assert ours == {
         "msearchd",
         "msearchd.cli",
-        *(f"msearchd.cli.{m}" for m in ("client", "commands", "connection", "render", "times")),
+        *(f"msearchd.cli.{m}" for m in ("arguments", "client", "commands", "connection", "render", "times")),
         *(f"msearchd.cli.{m}_commands" for m in ("model", "space", "upkeep")),
     }
 

@@ -280,6 +280,8 @@ def test_config_show_tells_value_and_origin_but_no_secret(home, capsys):
     assert "search.rrf_k = 7.0" in out
     assert f"# {path}:4" in out
     assert "s3cret" not in out
+    assert "inference.models.0.max_tokens = 0" in out
+    assert "inference.models.0.batch_tokens = 0" in out
     assert msearchd(["config", "show", "--json", "--config", str(path)]) == 0
     assert '"search.rrf_k": {"value": 7.0' in capsys.readouterr().out
 
