@@ -228,13 +228,15 @@ def _wrong_method(method: str, rows: Mapping[str, Row]) -> Refusal:
 async def _not_found(scope: Scope, _receive: Receive, send: Send) -> None:
     await _refuse(
         refusal(HTTPStatus.NOT_FOUND, errors.NotFound.code, f"there is nothing at {scope['path']}",
-                hint=f"GET {_document_at(scope['path'])} lists everything there is"),
+                hint=f"GET {_document_of(scope)} lists everything there is"),
         send, dialect=_dialect_at(scope["path"]),
     )  # fmt: skip
 
 
-def _document_at(path: str) -> str:
-    return f"{BASE}/openapi.json" if path.startswith(BASE) else "/v1/openapi.json"
+def _document_of(scope: Scope) -> str:
+    """Where the one who asked finds a description: through the network only that of the gateway is there."""
+    is_control = scope["path"].startswith(BASE) and not scope["state"].get("is_network")
+    return f"{BASE}/openapi.json" if is_control else "/v1/openapi.json"
 
 
 class _Document:

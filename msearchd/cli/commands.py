@@ -233,8 +233,13 @@ def search(daemon: Daemon, args: Namespace) -> int:
 
 def _why_no_hits(daemon: Daemon, args: Namespace) -> str:
     """The likeliest reason first, with what to type."""
-    if not daemon.get("/folders")["folders"]:
+    folders = daemon.get("/folders")["folders"]
+    if not folders:
         return "no hits: no folder is watched yet; type: msearch add ~/Documents"
+    if pending := sum(folder["files"]["pending"] for folder in folders):
+        return f"no hits yet: {render.plural(pending, 'file')} to do; to wait for them type: msearch sync"
+    if any(folder["is_scanning"] for folder in folders):
+        return "no hits yet: the folders are still compared; to wait for that type: msearch sync"
     if args.types:
         of = " or ".join(args.types)
         return f"no hits of type {of}; `msearch explain PATH` says of which type a file is"

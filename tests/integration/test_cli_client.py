@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from live_api import live_api
 
-from msearchd.cli import commands
+from msearchd.cli import client, commands
 
 FILES = {
     b"/docs/ferry.txt": "invoice for the north sea ferry",
@@ -62,6 +62,27 @@ def test_no_hits_is_an_answer(api):
     assert (done.returncode, done.stdout) == (0, b"")
     assert b"no hits" in done.stderr
     assert b"no hits of type pfd;" in msearch(api, "search", "zeppelin", "--type", "pfd").stderr
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [
+        ({"files": {"pending": 31}, "is_scanning": False}, "no hits yet: 31 files to do"),
+        ({"files": {"pending": 0}, "is_scanning": True}, "no hits yet: the folders are still compared"),
+    ],
+)
+def test_a_search_that_comes_too_early_says_so(capsys, folder, said):
+    class BusyDaemon:
+        def post(self, _path, _body, **_more):
+            return {"hits": [], "missing": []}
+
+        def get(self, _path, **_more):
+            return {"folders": [folder]}
+
+    assert commands.search(BusyDaemon(), client.parser().parse_args(["search", "zeppelin"])) == 0
+    told = capsys.readouterr().err
+    assert said in told
+    assert "msearch sync" in told
 
 
 def test_a_search_before_the_first_folder_says_how_to_add_one(api):

@@ -201,7 +201,9 @@ async def test_every_call_through_the_network_needs_the_token(tmp_path, method, 
 )
 async def test_the_control_api_is_not_in_the_network_even_with_the_token(tmp_path, path):
     async with served(tmp_path) as server, web(server) as client:
-        assert (await client.get(path)).status_code == 404
+        reply = await client.get(path)
+        assert reply.status_code == 404
+        assert (await client.get(reply.json()["hint"].split()[1])).status_code == 200  # what it names is there
 
 
 @pytest.mark.parametrize(
