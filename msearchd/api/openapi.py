@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from msearchd import __version__
@@ -69,9 +70,14 @@ def _operation(row: Row) -> dict[str, Any]:
         "parameters": _parameters(row), "responses": _responses(row),
     }  # fmt: skip
     if row.body:
-        is_needed = any(field.is_required() for field in row.body.model_fields.values())
-        operation["requestBody"] = {"required": is_needed, "content": _json(_ref(row.body))}
+        operation["requestBody"] = {"required": _asks_something(row.body), "content": _json(_ref(row.body))}
     return operation
+
+
+def _asks_something(body: type[BaseModel]) -> bool:
+    """True where an empty body is refused: a field, or one of several, must be there."""
+    is_one_of = "anyOf" in body.model_json_schema()
+    return is_one_of or any(field.is_required() for field in body.model_fields.values())
 
 
 def _parameters(row: Row) -> list[dict[str, Any]]:
