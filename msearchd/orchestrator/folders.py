@@ -22,6 +22,7 @@ from msearchd.domain.asset import Root, RootId
 from msearchd.jobs.queue import JobQueue
 from msearchd.orchestrator import folders_file
 from msearchd.store.catalog import Catalog
+from msearchd.watch.roots import file_system_type, is_of_the_kernel
 from msearchd.watch.watcher import Watcher
 
 log = structlog.get_logger(__name__)
@@ -86,6 +87,9 @@ class FolderList:
         if not os.access(real, os.R_OK | os.X_OK):
             message = f"{shown} cannot be read"
             raise errors.BadRequest(message, hint="check its permissions")
+        if is_of_the_kernel(file_system_type(real)):
+            message = f"{shown} holds no files: the kernel makes up what is read there"
+            raise errors.BadRequest(message, hint="add a folder of yours")
         data = os.path.realpath(self._data_dir)
         # A folder around it (a whole home) is fine: the data folder is left out by a rule that nothing overrides.
         if real == data or real.startswith(data + b"/"):

@@ -18,6 +18,11 @@ NETWORK_TYPES: Final = frozenset({
     "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "afs", "ceph", "coda", "ncpfs", "gfs2", "ocfs2", "lustre",
     "glusterfs", "beegfs", "davfs", "acfs", "vboxsf", "vmhgfs", "prl_fs",
 })  # fmt: skip
+#: What lies there is made up by the kernel.
+KERNEL_TYPES: Final = frozenset({
+    "proc", "sysfs", "cgroup", "cgroup2", "devpts", "devtmpfs", "debugfs", "tracefs", "securityfs", "configfs", "bpf",
+    "pstore", "efivarfs", "mqueue", "hugetlbfs", "binfmt_misc", "fusectl", "nsfs", "selinuxfs", "rpc_pipefs",
+})  # fmt: skip
 #: Fewer losses than this are a person tidying up, not a disk that went.
 BRAKE_MIN_FILES: Final = 20
 
@@ -52,6 +57,11 @@ def doubt(losses: Losses, *, brake_percent: int) -> str:
 def file_system_type(path: bytes) -> str:
     """Type of the file system that *path* lies on ("ext4", "nfs4", "fuse.sshfs"); "" where that is not known."""
     return mounts.type_at(mounts.read_table(), os.path.realpath(path))
+
+
+def is_of_the_kernel(fs_type: str) -> bool:
+    """True if what lies there is no file of anybody: made by the kernel when it is read, and new each time."""
+    return fs_type in KERNEL_TYPES
 
 
 def is_network(fs_type: str) -> bool:

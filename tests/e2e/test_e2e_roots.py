@@ -1,6 +1,8 @@
 """Watched folders that go away and come back: an unplugged disk must never look like a deletion."""
 
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 from daemon_harness import daemon_home
@@ -98,6 +100,10 @@ def test_folders_that_overlap_and_folders_that_are_none_are_refused_with_a_sente
         daemon.add(disk / "never")
     with pytest.raises(Refused, match="own data"):
         daemon.add(daemon.data_dir)
+    if sys.platform == "linux":
+        for made_up in (Path("/proc"), Path("/sys/kernel")):
+            with pytest.raises(Refused, match="holds no files"):
+                daemon.add(made_up)
     daemon.add(disk)  # twice is once
     assert len(daemon.status()["folders"]) == 1
 

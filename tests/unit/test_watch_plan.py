@@ -21,7 +21,7 @@ from msearchd.watch.plan import (
     move_key,
     outermost,
 )
-from msearchd.watch.roots import Losses, doubt, is_network
+from msearchd.watch.roots import Losses, doubt, is_network, is_of_the_kernel
 
 R = RootId(1)
 
@@ -225,3 +225,4 @@ MOUNTINFO = b"""\
 def test_the_file_system_is_found_by_the_longest_mount_point(path, fs_type, network):
     assert mounts.type_at(mounts.parse(MOUNTINFO), path) == fs_type
     assert is_network(fs_type) is network
+    assert not is_of_the_kernel(fs_type)
