@@ -24,7 +24,7 @@ def name_of(path: bytes) -> bytes:
 
 def is_below(path: bytes, folder: bytes) -> bool:
     """True if *path* lies in *folder* or is it."""
-    return not folder or path == folder or path.startswith(folder + b"/")
+    return not folder or path == folder or path.startswith(folder if folder == b"/" else folder + b"/")
 
 
 def ancestors(path: bytes) -> list[bytes]:

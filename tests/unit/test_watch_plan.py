@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msearchd.domain.asset import KnownDir, RootId, StatFingerprint
-from msearchd.watch import mounts
+from msearchd.watch import mounts, paths
 from msearchd.watch.changes import DirScanned, FileGone, FileMoved, FileSeen, TreeGone, TreeMoved
 from msearchd.watch.listing import signature
 from msearchd.watch.plan import (
@@ -226,3 +226,10 @@ def test_the_file_system_is_found_by_the_longest_mount_point(path, fs_type, netw
     assert mounts.type_at(mounts.parse(MOUNTINFO), path) == fs_type
     assert is_network(fs_type) is network
     assert not is_of_the_kernel(fs_type)
+
+
+def test_everything_absolute_lies_below_the_top_of_the_disk():
+    assert paths.is_below(b"/etc/passwd", b"/")
+    assert paths.is_below(b"/", b"/")
+    assert not paths.is_below(b"/", b"/etc")
+    assert not paths.is_below(b"/etcetera", b"/etc")
