@@ -111,6 +111,8 @@ class Daemon:
         self._life.is_draining = True
         self._notifier.stopping("draining")
         self._life.events.publish("draining")
+        if anew.done():
+            await self._work.folders.keep_list()
         stopping.cancel()
         anew.cancel()
         self._supervisor.stop()

@@ -203,6 +203,11 @@ class Database:
         await self._is_damaged.wait()
         return self._damage
 
+    def forget_damage(self) -> None:
+        """The file was checked and found sound: `wait_damaged` waits for the next time."""
+        self._damage = ""
+        self._is_damaged.clear()
+
     async def shrink(self, *, max_pages: int = _SHRINK_PAGES) -> int:
         """Give up to *max_pages* free pages back to the file system where a tenth of the file is free; returns how many.
 

@@ -67,10 +67,17 @@ async def problems(path: Path, *, is_quick: bool) -> list[str]:
     """What an integrity check finds wrong; empty if the file is sound. Cancelled here, the check is interrupted."""
     pragma = "PRAGMA quick_check" if is_quick else "PRAGMA integrity_check"
     try:
-        found = await _on_own_connection(path, lambda c: [str(row[0]) for row in c.execute(pragma)])
+        found = await _on_own_connection(path, lambda c: _checked(c, pragma))
     except DamagedDatabase as error:
         return [str(error)]
     return [] if found == ["ok"] else found
+
+
+def _checked(c: sqlite3.Connection, pragma: str) -> list[str]:
+    found = [str(row[0]) for row in c.execute(pragma)]
+    if found == ["ok"] and not c.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+        return ["the file has become empty"]  # SQLite calls that sound
+    return found
 
 
 async def _on_own_connection(path: Path, function: Callable[[sqlite3.Connection], T]) -> T:

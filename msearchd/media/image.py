@@ -91,8 +91,14 @@ def opened_picture(stream: IO[bytes]) -> Iterator[Any]:
     except (errors.MsearchError, MemoryError):
         raise
     except Exception as error:  # decoders raise OSError, ValueError, SyntaxError, struct.error, KeyError, ...
-        message = f"the picture is damaged: {str(error) or type(error).__name__}"
+        message = f"the picture is damaged: {_said(error)}"
         raise errors.BadAsset(message) from error
+
+
+def _said(error: Exception) -> str:
+    if type(error).__name__ == "UnidentifiedImageError":  # it names our stream, which says nothing to a person
+        return "its beginning is that of no known kind of picture"
+    return str(error) or type(error).__name__
 
 
 def upright(picture: Any, *, max_side: int, rules: ReadRules) -> tuple[Any, str]:

@@ -125,6 +125,12 @@ class FolderList:
         except OSError as error:  # a full disk: the catalog has the list, and the next change notes it
             log.warning("list of folders not noted", reason=str(error))
 
+    async def keep_list(self) -> None:
+        """Before everything begins anew: the list is noted again where somebody removed it with the data folder."""
+        with contextlib.suppress(errors.MsearchError):  # a database that cannot be read: then the list is not its loss
+            if not await asyncio.to_thread(self._file.exists) and await self._catalog.roots():
+                await self._note()
+
     async def leave_all(self) -> None:
         """Before a reset: the watcher lets go of every root, so that no change of a forgotten one arrives. `start` after it."""
         for root in await self._catalog.roots():

@@ -28,6 +28,7 @@ def write(file: Path, folders: Sequence[bytes]) -> None:
     """Replace the list, whole or not at all, mode 0600; nothing is written where it says so already. Raises OSError."""
     if file.exists() and read(file) == list(folders):
         return
+    file.parent.mkdir(mode=0o700, exist_ok=True)  # somebody may have removed it while we ran
     part = file.with_name(file.name + ".part")
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(fd, "w", encoding="utf-8") as writing:

@@ -39,6 +39,8 @@ from msearchd.watch.watched import Ticket, WatchedRoot
 
 log = structlog.get_logger(__name__)
 
+#: After a trouble that a person has to end.
+_MISCONFIGURED_REST_S: Final = 5.0
 #: How often roots are tended: offline ones tried, online ones looked at. One lstat each.
 _TEND_EVERY_S: Final = 3.0
 _SYNC_ROUNDS: Final = 8
@@ -116,8 +118,8 @@ class Watcher:
                 except errors.Bug:
                     raise
                 except errors.MsearchError as trouble:
-                    log.exception("watching waits", reason=trouble.sentence())
-                    await asyncio.sleep(5.0)
+                    log.error("watching waits", reason=trouble.sentence())  # noqa: TRY400 - a sentence for people
+                    await asyncio.sleep(_MISCONFIGURED_REST_S)
         except Exception as error:
             if isinstance(error, errors.Bug):
                 raise
@@ -278,10 +280,7 @@ class Watcher:
             out = await self._resolver.resolve(settled, contexts)
             if out.changes:
                 await self._sink.apply(out.changes)
-        except errors.RetryLater:
-            self._observe_again(settled)
-            raise
-        except asyncio.CancelledError:
+        except (errors.MsearchError, asyncio.CancelledError):  # a database called damaged, too: it may be read again
             self._observe_again(settled)
             raise
         self._leave(out)
@@ -325,7 +324,7 @@ class Watcher:
         except RootUnreadable as trouble:
             await self._keeper.take_offline(self._roots[job.root], trouble.reason)
             return
-        except errors.RetryLater:
+        except errors.MsearchError:
             job.restart()
             raise
         for root, path in out.left:  # it went while we walked: look at its name

@@ -192,6 +192,35 @@ async def test_files_that_vanish_under_a_restart_are_told(template, tmp_path):
         assert "gone" in told.reason
 
 
+@pytest.mark.parametrize("removed", ["one space", "all of them"])
+async def test_files_removed_under_a_running_store_are_told_and_made_again(template, tmp_path, removed):
+    folder = filled(template, tmp_path)
+    async with opened(tmp_path) as store:
+        await store.ensure(SPACE)
+        shutil.rmtree(folder if removed == "one space" else tmp_path / "vectors")
+        await store.upsert(SPACE.name, *points_of(SPACE, range(5)))
+        [told] = store.damages()
+        assert told.space == SPACE.name
+        assert await store.count(SPACE.name) == 5
+        pid = store.pid
+        await store.flush()
+        assert store.pid == pid
+
+
+async def test_a_data_folder_that_is_gone_only_delays(template, tmp_path):
+    (tmp_path / "data").mkdir()
+    filled(template, tmp_path / "data")
+    async with opened(tmp_path / "data") as store:
+        await store.ensure(SPACE)
+        (tmp_path / "data").rename(tmp_path / "away")
+        with pytest.raises(errors.RetryLater, match="No such file"):
+            await store.upsert(SPACE.name, *points_of(SPACE, range(5)))
+        assert not (tmp_path / "data").exists()
+        (tmp_path / "away").rename(tmp_path / "data")
+        await store.upsert(SPACE.name, *points_of(SPACE, range(5)))
+        assert await store.count(SPACE.name) >= COUNT
+
+
 async def test_the_memory_engine_says_that_it_forgot(tmp_path):
     async with opened(tmp_path, backend="memory") as store:
         await store.ensure(SPACE)

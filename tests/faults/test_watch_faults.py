@@ -543,6 +543,16 @@ async def test_changes_that_the_sink_refused_come_again(root, tmp_path):
         assert differences(memory, root) == []
 
 
+async def test_changes_met_by_a_database_that_is_called_damaged_come_again(root, tmp_path, monkeypatch):
+    monkeypatch.setattr("msearchd.watch.watcher._MISCONFIGURED_REST_S", 0.1)
+    async with watching(root, tmp_path / "state") as (watcher, memory):
+        await watcher.sync(deadline_s=20)
+        memory.fail_next = [errors.Misconfigured("the database is damaged", key="database")] * 2
+        (root / "new.txt").write_text("x")
+        await until(lambda: b"new.txt" in memory.all_files())
+        assert differences(memory, root) == []
+
+
 async def test_a_root_that_goes_and_comes_while_the_sink_refuses_is_told_afterwards(root, tmp_path):
     async with watching(root, tmp_path / "state") as (watcher, memory):
         await watcher.sync(deadline_s=20)

@@ -1,5 +1,6 @@
 """Opening what must survive: damaged, emptied, missing, from a newer program; the list of folders; what is set aside."""
 
+import asyncio
 import contextlib
 import datetime as dt
 import os
@@ -117,6 +118,28 @@ def tear(path):
         file.write(b"\xff" * 8192)
 
 
+def lies(_: sqlite3.Connection) -> None:
+    error = sqlite3.DatabaseError("malformed")
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    raise error
+
+
+@contextlib.asynccontextmanager
+async def running(integrity):
+    task = asyncio.create_task(integrity.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def until(condition, *, deadline_s=5.0):
+    async with asyncio.timeout(deadline_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
 async def test_a_torn_page_is_found_by_the_check_after_an_unclean_end(database, tmp_path):
     tear(tmp_path / "db")
     said = []
@@ -136,15 +159,48 @@ async def test_damage_that_an_operation_meets_is_checked_and_begun_anew(database
 
 
 async def test_a_sound_file_that_was_called_damaged_once_is_left_alone_and_told(database):
-    def lies(_: sqlite3.Connection) -> None:
-        error = sqlite3.DatabaseError("malformed")
-        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-        raise error
-
     said = []
     integrity = Integrity(database, was_unclean=False, begin_anew=said.append)
     with pytest.raises(errors.Misconfigured):
         await database.write(lies)
+    async with running(integrity):
+        await until(integrity.problems)
+        assert said == []
+        assert "msearch verify --repair" in integrity.problems()[0]
+        with pytest.raises(errors.Misconfigured):
+            await database.write(lies)  # a second false alarm is looked into as the first was
+        assert said == []
+
+
+async def test_damage_after_a_false_alarm_is_still_found(database, tmp_path):
+    said = []
+    integrity = Integrity(database, was_unclean=False, begin_anew=said.append, rest_s=0)
+    with pytest.raises(errors.Misconfigured):
+        await database.write(lies)
+    async with running(integrity):
+        await until(integrity.problems)
+        tear(tmp_path / "db")
+        with pytest.raises(errors.Misconfigured):
+            await database.write(lies)
+        await until(lambda: said)
+
+
+async def test_a_file_emptied_under_the_daemon_is_damaged_though_sqlite_calls_it_sound(database, tmp_path):
+    said = []
+    integrity = Integrity(database, was_unclean=False, begin_anew=said.append)
+    os.truncate(tmp_path / "db", 0)
+    with pytest.raises(errors.Misconfigured):
+        await database.write(lies)
     await integrity.run()
-    assert said == []
-    assert "msearch verify --repair" in integrity.problems()[0]
+    assert said == ["the file has become empty"]
+
+
+async def test_a_file_removed_under_the_daemon_is_noticed_without_any_error_of_sqlite(database, tmp_path):
+    said = []
+    integrity = Integrity(database, was_unclean=False, begin_anew=said.append, look_every_s=0.01)
+    async with running(integrity):
+        await asyncio.sleep(0.05)
+        assert said == []
+        (tmp_path / "db").unlink()
+        await until(lambda: said)
+    assert "removed" in said[0]

@@ -26,8 +26,13 @@ _RETRY_AFTER_S = 30.0
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes that an ordinary user may still write on the disk of *folder*."""
-    found = os.statvfs(folder)
+    """Bytes that an ordinary user may still write on the disk of *folder*. Raises RetryLater where it is gone."""
+    try:
+        found = os.statvfs(folder)
+    except OSError as error:
+        raise errors.RetryLater(
+            f"{folder} cannot be used: {error.strerror}", after_s=_RETRY_AFTER_S, hint="check the disk of data_dir"
+        ) from error
     return found.f_bavail * found.f_frsize
 
 

@@ -50,9 +50,11 @@ class EdgeBackend:
 
     def _has(self, space: SpaceName) -> bool:
         """Load *space* if it exists and is not loaded. Damage found here is told by the next `open`."""
-        if space in self._shards:
-            return True
         folder = self._folder_of(space)
+        if space in self._shards:
+            if not folder.is_dir():
+                self._vanished(space)
+            return True
         if not (folder / "space.json").exists():  # absent, or a creation that was killed
             return False
         disk.need_free(self._folder, disk.LOAD_FLOOR_BYTES, purpose=f"loading space {space}")
@@ -145,6 +147,16 @@ class EdgeBackend:
     async def blame(self, space: SpaceName, reason: str) -> str:
         """Set the files aside if an earlier process was loading them when it ended."""
         return self._set_aside(space, reason) if was_loading(self._folder_of(space)) else ""
+
+    def _vanished(self, space: SpaceName) -> None:
+        """Somebody removed the files of a loaded space: let go of it, so that it is made and filled again."""
+        disk.need_free(self._folder.parent, 0, purpose="")  # the data folder itself is not ours to make
+        self._shards.pop(space).abandon()
+        if not self._folder.is_dir():
+            self._lock.close()
+            self._lock = disk.own_folder(self._folder)
+        self._spaces.mkdir(exist_ok=True, mode=0o700)
+        raise errors.NotFound(f"the files of space {space} were removed", hint="it is made again by itself")
 
     def _set_aside(self, space: SpaceName, reason: str) -> str:
         """Move the files to `aside/`, and forget an older set of the same space. *reason* is kept beside them."""
