@@ -89,7 +89,7 @@ class FiguresFile:
         text = json.dumps({"format": _FORMAT, "models": {key: asdict(one) for key, one in self._all().items()}})
         aside = self._path.with_name(f"{self._path.name}.new")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             aside.write_text(text, encoding="utf-8")
             os.replace(aside, self._path)
         except OSError as error:
@@ -111,7 +111,7 @@ def _read(path: Path) -> dict[str, Figures]:
         return {str(key): _figures(one) for key, one in raw["models"].items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         log.warning("what was learned of the models cannot be read, learning anew", file=str(path), reason=str(error))
         return {}
 

@@ -17,7 +17,7 @@ def read(file: Path) -> list[bytes]:
     """Absolute paths; empty where there is no such file, or none that can be read."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return []
     if not isinstance(found, list):
         return []

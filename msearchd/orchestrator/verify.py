@@ -6,6 +6,7 @@ owed, one that went is hidden. With it, what does not agree is deleted, owed aga
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import Callable
@@ -25,12 +26,15 @@ from msearchd.orchestrator.arrears import Arrears
 from msearchd.orchestrator.recovery import Recovery
 from msearchd.store.catalog import Catalog
 from msearchd.store.vector_store import VectorStore
+from msearchd.watch.status import ScanSummary
 from msearchd.watch.watcher import Watcher
 
 log = structlog.get_logger(__name__)
 
 #: Rows looked at in one visit: about 20 ms.
 _GROUP: Final = 1000
+#: How often a comparison that is not over is asked whether the database is what holds it up.
+_PATIENCE_S: Final = 5.0
 
 
 class Verifier:
@@ -171,7 +175,7 @@ class Verifier:
         if root.state is RootState.OFFLINE:
             return FolderCheck(path=path_text(root.path), is_checked=False, reason=root.reason or "offline")
         try:
-            found = await self._watcher.scan_now(root.id)
+            found = await self._scanned(root)
         except (errors.RetryLater, errors.NotFound) as error:
             return FolderCheck(path=path_text(root.path), is_checked=False, reason=error.sentence())
         return FolderCheck(
@@ -182,6 +186,19 @@ class Verifier:
             changes=found.changes,
             vanished=found.vanished,
         )
+
+    async def _scanned(self, root: Root) -> ScanSummary:
+        """Compare *root* now. RetryLater with the database's words where nothing can be written: a scan would wait on."""
+        scanning = asyncio.ensure_future(self._watcher.scan_now(root.id))
+        try:
+            while True:
+                await asyncio.wait({scanning}, timeout=_PATIENCE_S)
+                if scanning.done():
+                    return await scanning
+                if trouble := self._database.trouble:
+                    raise errors.RetryLater(trouble)
+        finally:
+            scanning.cancel()
 
 
 def _reply(

@@ -88,7 +88,7 @@ def _read(path: Path) -> dict[RootId, RootMark]:
         return {RootId(int(root)): _from_json(row) for root, row in stored["roots"].items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         log.warning("what was remembered of the folders' disks is unreadable", path=str(path), reason=str(error))
         return {}
 

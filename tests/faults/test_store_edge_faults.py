@@ -207,6 +207,12 @@ async def test_files_removed_under_a_running_store_are_told_and_made_again(templ
         assert store.pid == pid
 
 
+async def test_a_data_folder_that_the_store_makes_is_private(tmp_path):
+    async with opened(tmp_path / "data") as store:
+        await store.ensure(SPACE)
+    assert (tmp_path / "data").stat().st_mode & 0o077 == 0
+
+
 async def test_a_data_folder_that_is_gone_only_delays(template, tmp_path):
     (tmp_path / "data").mkdir()
     filled(template, tmp_path / "data")

@@ -90,7 +90,7 @@ def test_any_list_of_folders_is_read_as_it_was_written(tmp_path_factory, folders
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"a": 1}', "[1, null]", '["relative"]'])
+@pytest.mark.parametrize("text", ["", "{", '{"a": 1}', "[1, null]", '["relative"]', "[" * 100_000])
 def test_a_list_that_is_none_is_no_folder(tmp_path, text):
     (tmp_path / "folders.json").write_text(text)
     assert folders_file.read(tmp_path / "folders.json") == []

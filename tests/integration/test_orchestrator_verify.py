@@ -1,5 +1,8 @@
 """verify: what does not agree is counted and left alone; told to repair, it is deleted or owed again."""
 
+import asyncio
+import sqlite3
+
 import pytest
 from orchestrator_world import OrchestratorWorld
 
@@ -94,6 +97,22 @@ async def test_a_folder_that_cannot_be_compared_says_why(world):
     reply = await world.verifier.verify(is_repair=False)
     assert reply.folders[0].is_checked is False
     assert "the disk is away" in reply.folders[0].reason
+
+
+async def test_a_disk_that_takes_nothing_more_ends_a_comparison_with_its_sentence(world, monkeypatch):
+    monkeypatch.setattr("msearchd.orchestrator.verify._PATIENCE_S", 0.01)
+    monkeypatch.setattr(world.watcher, "scan_now", lambda _: asyncio.Event().wait())
+
+    def is_full(_):
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    with pytest.raises(errors.RetryLater):
+        await world.database.write(is_full)
+    reply = await world.verifier.verify(is_repair=False)
+    assert not reply.folders[0].is_checked
+    assert "disk is full" in reply.folders[0].reason
 
 
 async def test_a_database_that_no_reindex_heals_begins_anew_and_says_so(world, monkeypatch):

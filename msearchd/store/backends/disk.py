@@ -95,7 +95,8 @@ def own_folder(folder: Path, *, deadline_s: float = 2.0) -> IO[bytes]:
     made.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(exist_ok=True, mode=0o700)
         file = (folder / ".lock").open("a+b")
     except OSError as error:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}

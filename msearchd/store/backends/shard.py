@@ -265,7 +265,7 @@ def read_space(folder: Path) -> Space:
     """What `create` wrote of the space. Raises Damaged."""
     try:
         return codec.space_from_wire(json.loads((folder / "space.json").read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise Damaged(f"its description cannot be read: {error}") from error
 
 
@@ -282,7 +282,7 @@ def known_points(folder: Path) -> int:
 def _clean_points(folder: Path) -> int | None:
     try:
         return int(json.loads((folder / "clean.json").read_bytes())["points"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return None  # killed between writes and flush: what was acknowledged is in the log
 
 
