@@ -138,7 +138,7 @@ class ModelGateway:
             message = f"no model is named, and none is configured that {what}"
             raise errors.BadRequest(message, hint="name one of GET /v1/models, or add one under [[inference.models]]")
         for model in self._settings.models:
-            if model.name == wanted:
+            if model.name == wanted.lower():
                 return model
         for model in self._settings.models:
             if model.source == wanted:

@@ -108,6 +108,7 @@ class Rules:
     root: bytes
     settings: WatchSettings
     private: bytes = b""  # our own data folder: never indexed, wherever it lies
+    kernel: tuple[bytes, ...] = ()  # folders in the root that the kernel makes up (/proc, /sys), relative to it
     _settings_set: PatternSet = field(init=False)
     _default_set: PatternSet | None = field(init=False)
     _secrets: PatternSet | None = field(init=False)
@@ -141,6 +142,8 @@ class Rules:
         absolute = chain.nomedia
         if self._is_private(path):
             absolute = Rule("msearchd's own data", "built-in")
+        elif any(paths.is_below(path, point) for point in self.kernel):
+            absolute = Rule("made up by the kernel", "built-in")
         quick = self._quick if chain.is_plain and absolute is None else None
         return FolderRules(
             os.fsdecode(path), chain.sets, absolute, self._secrets, self.settings.include_hidden, quick, chain.salt
@@ -169,7 +172,7 @@ class Rules:
         """All that decides, but the ignore files."""
         s = self.settings
         kept = (s.exclude, s.use_default_excludes, s.include_hidden, s.use_gitignore, s.max_file_bytes)
-        return (_SALT_VERSION, default_excludes.VERSION, PATTERNS, self.private, *kept)
+        return (_SALT_VERSION, default_excludes.VERSION, PATTERNS, self.private, self.kernel, *kept)
 
     def forget(self, path: bytes) -> None:
         """Read the ignore files of folder *path* again when next asked."""

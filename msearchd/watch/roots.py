@@ -64,6 +64,13 @@ def is_of_the_kernel(fs_type: str) -> bool:
     return fs_type in KERNEL_TYPES
 
 
+def kernel_folders_below(path: bytes) -> tuple[bytes, ...]:
+    """Folders in *path*, relative to it, on which a file system of the kernel is mounted."""
+    real, table = os.path.realpath(path), mounts.read_table()
+    points = mounts.points_below(table, real)
+    return tuple(p for p in points if is_of_the_kernel(mounts.type_at(table, real.rstrip(b"/") + b"/" + p)))
+
+
 def is_network(fs_type: str) -> bool:
     """True if changes by others come without events. FUSE counts, but for fuseblk, which is a local disk."""
     return fs_type in NETWORK_TYPES or fs_type.startswith("fuse.") or fs_type == "fuse"

@@ -30,6 +30,7 @@ from msearchd.watch.lane import DiskLane
 from msearchd.watch.ports import ChangeSink, KnownTree
 from msearchd.watch.resolver import Resolved, Resolver
 from msearchd.watch.root_keeper import RootKeeper
+from msearchd.watch.roots import kernel_folders_below
 from msearchd.watch.scan import ScanJob, ScanKind, Scanner, vanished_as_hints
 from msearchd.watch.scan_queue import ScanQueue
 from msearchd.watch.settler import Delays, Settled, Settler
@@ -145,7 +146,12 @@ class Watcher:
             if paths.is_below(root.path, other.root.path) or paths.is_below(other.root.path, root.path):
                 message = f"{os.fsdecode(root.path)} and the watched folder {os.fsdecode(other.root.path)} overlap"
                 raise errors.BadRequest(message, hint="remove the watched folder first, or leave it as it is")
-        rules = Rules(root.path, self._settings, private=os.fsencode(self._private.resolve()))
+        rules = Rules(
+            root.path,
+            self._settings,
+            private=os.fsencode(self._private.resolve()),
+            kernel=kernel_folders_below(root.path),
+        )
         context = RootContext(root, rules, NoCoverage(), self._settings.max_file_bytes)
         self._roots[root.id] = WatchedRoot(root, context, state=root.state, reason=root.reason)
         self._tend_soon()

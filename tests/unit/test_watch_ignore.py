@@ -163,3 +163,12 @@ def test_unfinished_names_are_told_from_finished_ones(name):
 @given(st.text("a.~#4913swpx$-", max_size=8))
 def test_the_quick_test_of_unfinished_names_always_agrees_with_the_patterns(name):
     assert is_partial(name.encode()) is is_partial_text(name)
+
+
+def test_what_the_kernel_makes_up_inside_a_root_is_left_out_with_all_below_it():
+    rules = Rules(b"/", WatchSettings(), kernel=(b"proc", b"sys"))
+    for path in (b"proc/1/status", b"sys/kernel/x", b"proc/cpuinfo"):
+        rule = rules.check_path(path, is_dir=False)
+        assert rule is not None
+        assert "kernel" in rule.pattern, path
+    assert rules.check_path(b"home/procedure.txt", is_dir=False) is None
