@@ -85,7 +85,8 @@ def verified(reply: render.Reply, *, home: str) -> Iterator[str]:
     for sentence in reply["sentences"]:
         yield f"! {render.clean(sentence)}"
     if reply["is_clean"]:
-        yield f"database, queue, vectors and folders agree ({took})"
+        is_all = all(folder["is_checked"] for folder in reply["folders"])
+        yield f"{'database, queue, vectors and folders' if is_all else 'database, queue and vectors'} agree ({took})"
     elif reply["is_repaired"]:
         yield f"repaired; what is missing is computed again ({took})"
     else:
