@@ -8,7 +8,19 @@ import pytest
 from msearchd.store.catalog import paths, scope, segments
 
 #: Tables of one row a folder that is watched, a type, a space: they never grow with the files.
-SMALL = {"root", "sqlite_sequence", "type_count", "total", "space", "intent", "asset_count", "asked", "up", "sub", "CONSTANT"}
+SMALL = {
+    "root",
+    "sqlite_sequence",
+    "type_count",
+    "total",
+    "space",
+    "intent",
+    "asset_count",
+    "asked",
+    "up",
+    "sub",
+    "CONSTANT",
+}
 #: Run at start or by hand.
 COLD = {"open_puts", "open_sweeps"}
 QUERIES = [
