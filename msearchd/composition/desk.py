@@ -91,6 +91,7 @@ def _control(life: Life, ground: Ground, children: Children, work: Work, status:
             store=children.store,
             watcher=work.watcher,
             folders=work.folders,
+            indexing=work.indexing,
             processing=processing,
             explainer=Explainer(catalog=ground.catalog, queue=ground.queue, rules=work.watcher),
             status=status,

@@ -46,6 +46,7 @@ from msearchd.jobs.queue import JobQueue, JobRow
 from msearchd.orchestrator.backup import Backup
 from msearchd.orchestrator.explain import Explainer
 from msearchd.orchestrator.folders import FolderList
+from msearchd.orchestrator.indexing import Indexing
 from msearchd.orchestrator.processing import Processing
 from msearchd.orchestrator.reset import Reset
 from msearchd.orchestrator.status import StatusPage
@@ -70,6 +71,7 @@ class Parts:
     store: VectorStore
     watcher: Watcher
     folders: FolderList
+    indexing: Indexing
     processing: Processing
     explainer: Explainer
     status: StatusPage
@@ -111,6 +113,8 @@ class DaemonControl:
         is_complete = False
         try:
             await self._parts.watcher.sync(deadline_s=timeout_s)
+            left_s = max(0.01, timeout_s - (time.monotonic() - started))
+            await self._parts.indexing.compared(deadline_s=left_s)  # else vectors lost while it was down are not missed
             left_s = max(0.01, timeout_s - (time.monotonic() - started))
             is_complete = await self._parts.queue.idle_for(None, deadline_s=left_s)
         except errors.RetryLater as error:

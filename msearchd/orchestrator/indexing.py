@@ -55,10 +55,21 @@ class Indexing:
         self._is_draining = is_draining
         self._drain_s = drain_s
         self._troubles: dict[str, str] = {}  # by duty: what it waits for now
+        self._compared = asyncio.Event()  # what is owed since the last life is in the queue
+        self._troubled = asyncio.Event()
 
     def problems(self) -> tuple[str, ...]:
         """What it waits for, as sentences."""
         return tuple(self._troubles.values())
+
+    async def compared(self, *, deadline_s: float) -> None:
+        """Wait until everything that the last life left behind is in the queue, or until that waits for something."""
+        waits = [asyncio.create_task(event.wait()) for event in (self._compared, self._troubled)]
+        try:
+            await asyncio.wait(waits, timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     async def run(self) -> None:
         """Work on the queue; what writes points waits until catalog and store agree. Stopped, drain."""
@@ -91,6 +102,7 @@ class Indexing:
             await self._until_it_works("recovery", self._recovery.at_start)
             self._recovered.set()
             await self._until_it_works("arrears", self._arrears.embed)
+            self._compared.set()
 
     async def _until_it_works(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
         while True:
@@ -98,8 +110,11 @@ class Indexing:
                 await work()
             except errors.MsearchError as error:
                 self._troubles[name] = f"{name}: {error.sentence()}"
+                self._troubled.set()
                 log.warning("waiting", service=name, reason=error.sentence())
                 await asyncio.sleep(getattr(error, "after_s", _RETRY_START_S))
             else:
                 self._troubles.pop(name, None)
+                if not self._troubles:
+                    self._troubled.clear()
                 return

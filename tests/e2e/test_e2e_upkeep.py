@@ -202,3 +202,17 @@ def test_after_an_unclean_end_the_database_is_checked_and_after_a_clean_one_it_i
     daemon.start()
     time.sleep(6)  # the check comes after five seconds
     assert len(daemon.events("database sound")) == before
+
+
+def test_sync_waits_for_vectors_that_were_damaged_while_the_daemon_was_down(daemon):
+    with_files(daemon, 6, "dunlin")
+    daemon.stop()
+    files = [file for file in (daemon.data_dir / "vectors").rglob("*.json") if file.is_file()]
+    assert files
+    for file in files:
+        file.write_bytes(b"\x00garbage")
+    daemon.start()
+    daemon.sync()
+    found = verify(daemon)
+    assert found["is_clean"], found
+    assert daemon.status()["folders"][0]["files"]["indexed"] == 6
