@@ -83,7 +83,6 @@ def questions_of(texts: list[str], count: int, seed: int = 6) -> list[str]:
     return asked
 
 
-@dataclass
 class _Questions:
     """What search.asker.Asker promises, with a model of texts alone."""
 
@@ -99,6 +98,7 @@ class _Questions:
         return Asked(space, (vectors,))
 
 
+@dataclass
 class Bench:
     """Everything that a search needs, warm."""
 
