@@ -75,8 +75,8 @@ def _switch(daemon: Daemon, args: Namespace) -> int:
     row = daemon.post("/spaces/switch", {"space": args.name}, timeout_s=_PATIENCE_S)
     if row["phase"] == "serving":
         return _said(args, row, f"{row['name']} answers")
-    todo = f"{row['lacking']:,} of {render.plural(row['contents'] + row['lacking'], 'content')} to do"
-    return _said(args, row, f"{row['name']} is built, {todo}; it answers once it is complete (how far: msearch spaces)")
+    left = f"{row['lacking']:,} of {render.plural(row['contents'] + row['lacking'], 'content')} to do"
+    return _said(args, row, f"{row['name']} is built, {left}; it answers once it is complete (how far: msearch spaces)")
 
 
 def _drop(daemon: Daemon, args: Namespace) -> int:

@@ -91,12 +91,12 @@ class TranscribeStep:
         windows = [(s.t0_ms or 0, s.t1_ms or 0) for s in known if s.kind is SegmentKind.AUDIO]
         # What lies behind the last commit was written by a life that ended before it.
         heard = [s for s in known if s.kind is SegmentKind.TRANSCRIPT and (s.t0_ms or 0) < content.heard_until_ms]
-        todo = speech.portions(windows, from_ms=content.heard_until_ms)
-        for start_ms, end_ms in todo:
+        portions = speech.portions(windows, from_ms=content.heard_until_ms)
+        for start_ms, end_ms in portions:
             pieces = await self._portion(ModelKey(job.target), asset, content, start_ms, end_ms)
             heard += speech.passages(pieces, first_seq=len(heard))
-            await self._commit(content, heard, until_ms=end_ms, is_complete=end_ms == todo[-1][1])
-        if not todo:
+            await self._commit(content, heard, until_ms=end_ms, is_complete=end_ms == portions[-1][1])
+        if not portions:
             await self._commit(content, heard, until_ms=content.heard_until_ms, is_complete=True)
 
     async def _portion(
