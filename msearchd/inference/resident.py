@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, cast
 
 import structlog
@@ -23,6 +22,7 @@ from msearchd.inference import parcel
 from msearchd.inference.batcher import Batcher
 from msearchd.inference.gathered import Gathered, each_item
 from msearchd.inference.learned import Figures
+from msearchd.inference.measured import Measured
 from msearchd.inference.model_status import ModelStatus
 from msearchd.inference.residency import HOST, Resident, Seat, Wanted
 from msearchd.inference.spec import Lane, ModelSpec, Role
@@ -67,8 +67,7 @@ class LoadedModel:
         self._seen_hangs = 0
         self._first_tokens = int(spec.start["batch_tokens"]) or FIRST_COST["text"]
         self._facts: Mapping[str, Any] = {}
-        self._device_bytes = 0
-        self._learned: dict[str, dict[str, float]] = {}
+        self._measured = Measured(spec, settings.figures)
         self._starting: asyncio.Task[Mapping[str, Any]] | None = None
         self._loads = 0
         self._failure: tuple[float, errors.Misconfigured] | None = None
@@ -228,26 +227,18 @@ class LoadedModel:
 
     def figures(self) -> Figures:
         """What was measured of it, now or before."""
-        return self._settings.figures.get(self._figures_key())
+        return self._measured.known(self._engine(), self.device)
 
     def bytes_on(self) -> dict[str, int]:
         """Bytes by device that it has or will need: measured, here or by a predecessor, else predicted."""
-        known = self.figures()
         child = self._worker.child
-        now_bytes = child.resident_bytes() if child is not None else 0
-        needed = {HOST: max(now_bytes, known.host_bytes or (0 if child else self.spec.predicted_bytes))}
-        if self.device != HOST:
-            held = self._device_bytes if child is not None else 0
-            needed[self.device] = max(held, known.device_bytes) or self.predicted_device_bytes
-        return needed
+        now_bytes = child.resident_bytes() if child is not None else None
+        return self._measured.bytes_on(self._engine(), self.device, now_bytes=now_bytes)
 
     @property
     def predicted_device_bytes(self) -> int:
-        """Memory on an accelerator before it is measured: weights x1.2, and 600 MiB of context and libraries."""
-        return (
-            self.figures().device_bytes
-            or int((self.spec.card.weight_bytes if self.spec.card else 0) * 1.2) + 600 * 2**20
-        )
+        """Memory on an accelerator before it is measured here."""
+        return self._measured.predicted_device_bytes(self._engine(), self.device)
 
     def as_resident(self) -> Resident:
         """For the residency planner."""
@@ -283,8 +274,9 @@ class LoadedModel:
             else "ready"
         )
         choice = self.spec.engines[self._choice]
-        kind = next((kind for kind in self._facts.get("kinds", ()) if kind in self._learned), "")
-        learned = self._learned.get(kind, {})
+        learned_by_kind = self._measured.learned
+        kind = next((kind for kind in self._facts.get("kinds", ()) if kind in learned_by_kind), "")
+        learned = learned_by_kind.get(kind, {})
         known = self.figures()
         return ModelStatus(
             name=self.spec.key,
@@ -309,7 +301,7 @@ class LoadedModel:
             throughput=float(learned.get("cost_per_s", 0.0)),
             loads=self._loads,
             load_s=float(self._facts.get("load_s", 0.0)) or known.load_s,
-            device_bytes=self._device_bytes if child else 0,
+            device_bytes=self._measured.device_bytes if child else 0,
             copies=int(child is not None),
             is_paused=self._batcher.is_paused,
         )
@@ -379,36 +371,23 @@ class LoadedModel:
             message = f"model {self.spec.key!r} takes {' and '.join(kinds)}, not {kind}"
             raise errors.Misconfigured(message, key=f"model:{self.spec.key}", hint="name another model")
 
+    def _engine(self) -> str:
+        return self.spec.engines[self._choice].engine
+
     def _learn(self, told: Mapping[str, Any]) -> None:
         """Take what the worker tells at its start and after each request."""
-        for kind, values in (told.get("learned") or {}).items():
-            self._learned[kind] = dict(values)
-        if "device_bytes" in told:
-            self._device_bytes = int(told["device_bytes"])
+        if self._measured.learn(told):
             self._note_figures()
 
     def _note_figures(self) -> None:
-        if (child := self._worker.child) is None or not self._facts:
-            return
-        measured = self.figures().seen(
-            host_bytes=child.resident_bytes(),
-            device_bytes=self._device_bytes,
-            load_s=float(self._facts.get("load_s", 0.0)),
-        )
-        self._settings.figures.put(
-            self._figures_key(), replace(measured, batches={**measured.batches, **self._learned})
-        )
-
-    def _figures_key(self) -> str:
-        identity = self.spec.card.fingerprint if self.spec.card else str(self.spec.start["source"])
-        kind = self.device.partition(":")[0]
-        threads = self.spec.start["threads"]
-        return f"{identity}|{self.spec.engines[self._choice].engine}|{kind}|{threads}"
+        if (child := self._worker.child) is not None and self._facts:
+            load_s = float(self._facts.get("load_s", 0.0))
+            self._measured.note(self._engine(), self.device, host_bytes=child.resident_bytes(), load_s=load_s)
 
     def _batch_cost(self, kind: str) -> int:
         """Rough cost of a full batch, for how much goes into a window."""
         limit = int(self.spec.start["batch_tokens"])
-        learned = int(self._learned.get(kind, {}).get("size", 0)) if kind in {"text", "pair"} else 0
+        learned = int(self._measured.learned.get(kind, {}).get("size", 0)) if kind in {"text", "pair"} else 0
         return parcel.batch_cost(kind, batch_tokens=learned or limit or FIRST_COST["text"])
 
     async def _pieces(
