@@ -1,12 +1,12 @@
 """Archives: what is in them, by name. Nothing is unpacked to the disk, and nothing inside is read as a file.
 
-In: zip, tar (plain, gzip, bzip2, xz), 7z, or one compressed file. Out: a listing as text, one name a line.
+In: zip, tar (plain, gzip, bzip2, xz), 7z. Out: a listing as text, one name a line. One compressed file is no archive: its
+text is read (compressed.py).
 A compressed tar is read as a stream with limits on its unpacked size, so that a bomb costs what is read and no more.
 """
 
 from __future__ import annotations
 
-import bz2
 import gzip
 import io
 import lzma
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any, Final
 
 from msearchd import errors
-from msearchd.media import parser
+from msearchd.media import compressed, parser
 from msearchd.media.extractor import MAX_DOCUMENT_BYTES, Reading, ReadRules
 from msearchd.media.registry import FileType, Structure
 from msearchd.media.source import Source
@@ -42,12 +42,14 @@ _BROKEN: Final = (
 
 
 def read(source: Source, kind: FileType, rules: ReadRules) -> Reading:  # noqa: ARG001 - one signature for all readers
-    """List an archive. Raises BadAsset where its directory cannot be read; a damaged tail gives a note."""
+    """List an archive, or read one compressed text. BadAsset where its directory cannot be read; a damaged tail gives a note."""
     head = source.read(8)
     if head.startswith(b"PK"):
         return _listing(_zip_names, source)
     if head.startswith(b"7z\xbc\xaf'\x1c"):
         return _seven(source)
+    if (single := compressed.read(source, rules)) is not None:
+        return single
     return _listing(_tar_names, source)
 
 
@@ -105,24 +107,12 @@ def _zip_names(stream: IO[bytes]) -> Iterator[tuple[str, int]]:
 
 
 def _tar_names(stream: IO[bytes]) -> Iterator[tuple[str, int]]:
-    start = stream.read(6)
-    stream.seek(0)
-    plain: Any
-    if start.startswith(b"\x1f\x8b"):
-        plain = gzip.GzipFile(fileobj=stream)
-    elif start.startswith(b"BZ"):
-        plain = bz2.BZ2File(stream)
-    elif start.startswith(b"\xfd7"):
-        plain = lzma.LZMAFile(stream)  # noqa: SIM115 - closed by the `with` below
-    else:
+    plain = compressed.plain_of(stream)
+    if plain is None:
         yield from _members(stream)
         return
     with plain:
-        limited = _Limited(plain)
-        block = limited.read(tarfile.BLOCKSIZE)
-        if block[257:262] != b"ustar":
-            return  # one compressed file: its name is the archive's own
-        yield from _members(_Pushed(block, limited))
+        yield from _members(_Limited(plain))
 
 
 def _members(stream: Any) -> Iterator[tuple[str, int]]:
@@ -144,19 +134,6 @@ class _Limited(io.RawIOBase):
             message = f"it unpacks to more than {_MAX_STREAM_BYTES / 1024**3:.0f} GB"
             raise ValueError(message)
         return self._plain.read(size)
-
-
-class _Pushed(io.RawIOBase):
-    """A stream with its first block put back."""
-
-    def __init__(self, block: bytes, rest: io.RawIOBase) -> None:
-        self._block, self._rest = block, rest
-
-    def read(self, size: int = -1) -> bytes:
-        if not self._block:
-            return self._rest.read(size) or b""
-        taken, self._block = self._block[:size], self._block[size:]
-        return taken + (self._rest.read(size - len(taken)) or b"" if size > len(taken) else b"")
 
 
 def _seven(source: Source) -> Reading:

@@ -126,6 +126,16 @@ async def test_words_may_be_in_the_folders_name(world):
     assert set(await names(world, "north sea")) == {"North Sea/IMG_0001.jpg", "North Sea/invoice.txt"}
 
 
+@pytest.mark.parametrize("asked", ["🎉", "🎉 party", "party🎉", '"🎉"', "🎉 -rocket"])
+async def test_a_file_is_found_by_the_emoji_in_its_name(world, asked):
+    for name in ("🎉 party.txt", "x🚀.md", "rocket 🎉🚀.md", "party.md"):
+        await world.put(name.encode(), "", live=False)
+    found = await names(world, asked)
+    assert found[0] == "🎉 party.txt"
+    assert "x🚀.md" not in found
+    assert (await names(world, "🚀"))[0] == "x🚀.md"
+
+
 async def test_renaming_a_folder_is_found_by_its_new_name_alone(world):
     await world.put(b"old place/a.txt", "x", live=False)
     await world.write(lambda c: world.catalog.move_tree_in(c, world.root, b"old place", world.root, b"harbour"))

@@ -70,3 +70,10 @@ def test_short_words_of_a_name_have_grams_of_their_own():
     assert set(fold.grams_of("a1")) <= set(fold.short_grams("x a1").split()) | {fold.pad("a1")}
     for word in ("東", "東京", "京"):
         assert set(fold.grams_of(word)) <= set(fold.short_grams("東京都").split())
+
+
+def test_signs_of_a_name_have_grams_of_their_own():
+    for sign in ("🎉", "€", "→"):
+        assert set(fold.grams_of(sign)) <= set(fold.short_grams(f"a{sign}b.txt").split())
+    assert fold.short_grams("bytes \ufffd without name.txt") == ""
+    assert fold.apart("x🚀y") == "x 🚀 y"

@@ -29,6 +29,7 @@ _WORD: Final = re.compile(r"[^\W\d_]+|\d+")
 #: In no name that a person types.
 _PAD: Final = "\u2581"
 _LATIN_MARKS: Final = re.compile("[\u0300-\u036f]")
+_SIGNS: Final = frozenset({"So", "Sm", "Sc"})
 _EXT: Final = re.compile(r"[^\s./]{1,16}")
 
 
@@ -54,12 +55,13 @@ def extension(key: str) -> str:
 def short_grams(key: str) -> str:
     """What trigrams cannot find in a folded name, padded to three characters; "" for most names.
 
-    That is its words of one or two characters, and the single characters and pairs of unspaced scripts.
+    That is its words of one or two characters, the single characters and pairs of unspaced scripts, and its symbols.
     """
     grams = dict.fromkeys(pad(word) for word in _WORD.findall(key) if len(word) < 3)
     if not key.isascii():
         for run in _UNSPACED_RUN.findall(key):
             grams |= dict.fromkeys(pad(piece) for piece in (*run, *_pairs(run)))
+        grams |= dict.fromkeys(map(pad, symbols_of(key)))
     return " ".join(grams)
 
 
@@ -76,6 +78,22 @@ def pad(word: str) -> str:
 def words_of(key: str) -> list[str]:
     """Words of a folded name: runs of letters and runs of digits, "img2031_final" → img 2031 final."""
     return _WORD.findall(key)
+
+
+def symbols_of(text: str) -> list[str]:
+    """Emoji and other signs beyond ASCII (🎉 € →), each once: people put them into names to find them again by."""
+    if text.isascii():
+        return []
+    # U+FFFD stands for bytes that are no UTF-8; skin tones (Sk) and what joins emoji say nothing alone.
+    found = (sign for sign in text if unicodedata.category(sign) in _SIGNS and sign not in f"\ufffd{_PAD}")
+    return list(dict.fromkeys(found))
+
+
+def apart(text: str) -> str:
+    """*text* with spaces around its signs: "x🚀" → "x 🚀 "."""
+    for sign in symbols_of(text):
+        text = text.replace(sign, f" {sign} ")
+    return text
 
 
 def has_unspaced(text: str) -> bool:

@@ -72,7 +72,10 @@ def _wanted(text: str, question: Question) -> _Wanted:
     if question.excluded:
         whole = " ".join((*map(fold.fold, question.terms), *map(fold.fold, question.phrases)))
     parts = (*question.terms, *(word for phrase in question.phrases for word in phrase.split()))
-    words = dict.fromkeys(piece for part in parts for piece in fold.fold(part).split("/") if piece)
+    signs = fold.symbols_of(fold.fold(question.plain))
+    # A sign is a word of its own: beside letters ("x🚀"), and alone, where it is no term of the question.
+    pieces = (piece for part in map(fold.fold, (*parts, *signs)) for piece in fold.apart(part).split("/"))
+    words = dict.fromkeys(word for piece in pieces for word in piece.split())
     return _Wanted(whole, whole.rsplit("/", 1)[-1], tuple(words), tuple(map(fold.fold, question.excluded)))
 
 
@@ -191,7 +194,7 @@ def _word_score(word: str, key: str) -> float:
     if at < 0:
         return 0.0
     words = fold.words_of(key)
-    if word in words or word == key:
+    if word in words or word == key or fold.symbols_of(word):
         return _WHOLE_WORD
     if len(word) < 3 and not fold.has_unspaced(word):
         return 0.0  # "a" is in every name
