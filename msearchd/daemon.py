@@ -39,11 +39,15 @@ EX_CONFIG: Final = 78
 
 def run(settings: Settings, *, config_file: str = "") -> int:
     """Run the daemon until SIGTERM or SIGINT; return the exit status."""
+    began = time.monotonic()
     try:
-        return asyncio.run(_main(settings, config_file))
+        status = asyncio.run(_main(settings, config_file))
     except errors.Misconfigured as error:
         log.error("cannot start", reason=error.sentence())  # noqa: TRY400 - a sentence for people, not a traceback
         return EX_CONFIG
+    # The last line, after every child has ended: without it a log does not tell a stop from a kill.
+    log.info("stopped", status=status, ran_s=round(time.monotonic() - began, 1))
+    return status
 
 
 async def _main(settings: Settings, config_file: str) -> int:

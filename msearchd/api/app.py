@@ -101,8 +101,11 @@ class _Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        headers = Headers(scope=scope)
         state = scope.setdefault("state", {})
+        if state.get("is_head_too_large"):
+            await _refuse(_head_refusal(), send, dialect=_dialect_at(scope["path"]))
+            return
+        headers = Headers(scope=scope)
         door = self._door if state.get("is_network") else None
         refused = entrance.strange(headers, door=door)
         if refused is not None:
@@ -279,6 +282,24 @@ async def _refuse(answer: Refusal, send: Send, *, dialect: Dialect) -> None:
     else:
         body = json.dumps(answer.problem.model_dump()).encode("ascii")
     await _send(status, body, {"content-type": dialect.value, **answer.headers}, send)
+
+
+def _head_refusal() -> Refusal:
+    return refusal(
+        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head-too-large", "the address and headers of the request are too long",
+        hint="send what is long as the JSON body of a POST", headers={"connection": "close"},
+    )  # fmt: skip
+
+
+def head_too_large(max_bytes: int) -> bytes:
+    """The whole answer to a head that is longer than *max_bytes* before it ends: no request is known yet."""
+    answer = _head_refusal()
+    body = json.dumps({**answer.problem.model_dump(), "detail": f"the head of the request exceeds {max_bytes} bytes"})
+    head = (
+        f"HTTP/1.1 {answer.status} {answer.problem.title}\r\nContent-Type: {Dialect.PROBLEM.value}\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return (head + body).encode("ascii")
 
 
 async def _send(status: int, body: bytes, headers: Mapping[str, str], send: Send) -> None:

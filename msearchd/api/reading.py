@@ -5,21 +5,27 @@ In: ASGI receive, query strings. Out: bytes, plain values, request models. Bound
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import types
 import typing
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
-from starlette.types import Receive
+from starlette.types import Message, Receive
 
 from msearchd.api.problems import Refusal, refusal
 from msearchd.control.types import Request
 from msearchd.errors import BadRequest
 
 R = TypeVar("R", bound=Request)
+
+#: Of a body that is too long so much is read, and so long, for the caller's sake: who sends more is no honest mistake.
+_MOST_DRAINED_BYTES: Final = 1024**3
+_DRAIN_S: Final = 10.0
 
 
 class Refused(Exception):  # noqa: N818 - it carries the answer, it is not an error of ours
@@ -36,6 +42,8 @@ class Disconnected(Exception):  # noqa: N818
 
 async def read_body(receive: Receive, headers: Mapping[str, str], *, max_bytes: int) -> bytes:
     """The whole body. Refused: longer than *max_bytes*, or not called JSON. Disconnected: hung up on the way."""
+    if _told_length(headers) > max_bytes and headers.get("expect", "").lower() == "100-continue":
+        raise _too_large(max_bytes)  # it asks before it sends: nothing is on the way
     chunks: list[bytes] = []
     length = 0
     while True:
@@ -45,10 +53,9 @@ async def read_body(receive: Receive, headers: Mapping[str, str], *, max_bytes: 
         chunks.append(message.get("body", b""))
         length += len(chunks[-1])
         if length > max_bytes:
-            raise Refused(
-                refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", f"the body exceeds {max_bytes} bytes",
-                        hint="send less at once", headers={"connection": "close"})
-            )  # fmt: skip
+            chunks.clear()
+            await _drain(receive, message)
+            raise _too_large(max_bytes)
         if not message.get("more_body", False):
             break
     body = b"".join(chunks)
@@ -59,6 +66,30 @@ async def read_body(receive: Receive, headers: Mapping[str, str], *, max_bytes: 
                     hint="send JSON with the header Content-Type: application/json")
         )  # fmt: skip
     return body
+
+
+def _told_length(headers: Mapping[str, str]) -> int:
+    told = headers.get("content-length", "")
+    return int(told) if told.isdecimal() and len(told) < 20 else 0
+
+
+def _too_large(max_bytes: int) -> Refused:
+    return Refused(
+        refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", f"the body exceeds {max_bytes} bytes",
+                hint="send less at once", headers={"connection": "close"})
+    )  # fmt: skip
+
+
+async def _drain(receive: Receive, message: Message) -> None:
+    """Read on, keeping nothing, until the caller has sent all: closed before, it would hear a reset instead of our answer."""
+    left = _MOST_DRAINED_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_S):
+            while message.get("more_body", False) and left > 0:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Disconnected
+                left -= len(message.get("body", b""))
 
 
 def parsed_body(body: bytes, model: type[R]) -> R:

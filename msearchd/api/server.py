@@ -28,12 +28,19 @@ from msearchd.settings.model import ApiSettings
 
 log = structlog.get_logger(__name__)
 
+#: Of a request's line and headers together: four paths of the greatest length, percent-encoded, and room to spare.
+MAX_HEAD_BYTES = 64 * 1024
 #: Calls that wait are ended at once by `closing`; this is for answers that are just being written.
 _GRACE_S = 5
 
 
 class _PeerProtocol(HttpToolsProtocol):
-    """Notes who connected. The hook is no public API of uvicorn: tests/integration/test_api_server.py holds it."""
+    """Notes who connected, and ends heads that are too long. No public API of uvicorn: tests/integration/test_api_server.py
+    and test_api_limits.py hold it.
+    """
+
+    _head_bytes = 0  # of a head that is not whole yet
+    _is_in_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Put the peer where requests of this connection find it: scope["state"]["peer"]."""
@@ -41,6 +48,29 @@ class _PeerProtocol(HttpToolsProtocol):
         is_network = connected.family != socket.AF_UNIX
         self.app_state = {**self.app_state, "peer": peer_of(connected), "is_network": is_network}
         super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, but no head without end: httptools would keep all of it."""
+        if self.transport.is_closing():
+            return
+        if not self._is_in_body:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_bytes > MAX_HEAD_BYTES and not self._is_in_body and not self.transport.is_closing():
+            self.transport.write(app.head_too_large(MAX_HEAD_BYTES))
+            self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        """A head that came in one piece is measured here; the guard refuses it."""
+        self._is_in_body, self._head_bytes = True, 0
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        self.scope["state"]["is_head_too_large"] = size > MAX_HEAD_BYTES
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The next bytes are another head."""
+        self._is_in_body, self._head_bytes = False, 0
+        super().on_message_complete()
 
 
 def peer_of(connected: socket.socket) -> app.Peer | None:

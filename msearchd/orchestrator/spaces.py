@@ -44,6 +44,7 @@ class Spaces:
         self._modality_of = modality_of
         self._maker_of = maker_of
         self._known: dict[ModelKey, Space] = {}
+        self._told: set[tuple[ModelKey, SpaceName]] = set()  # in the log: once a life
         self._making = asyncio.Lock()
         self._unflushed = 0
         self._flushed_at = 0.0
@@ -70,7 +71,9 @@ class Spaces:
                 modality, maker = self._modality_of(model), self._maker_of(model)
                 await self._database.write(lambda c: self._book.put_in(c, space, modality=modality, made_by=maker))
             self._known[model] = space
-            log.info("space ready", space=space.name, model=model, dim=space.dim)
+            if (model, space.name) not in self._told:
+                self._told.add((model, space.name))
+                log.info("space ready", space=space.name, model=model, dim=space.dim)
             return space
 
     def forget(self, space: SpaceName | None = None) -> None:

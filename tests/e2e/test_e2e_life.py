@@ -43,6 +43,16 @@ def test_what_changed_while_it_was_down_is_found_at_the_start(daemon):
     assert daemon.steps_done() == embedded + 2  # only what has new bytes
 
 
+def test_the_log_tells_one_life_from_start_to_stop(daemon):
+    write_notes(daemon.files, 3, "otter")
+    daemon.add(daemon.files)
+    daemon.sync()
+    daemon.stop()
+    told = [event["event"] for event in daemon.events()]
+    assert told[-1] == "stopped"
+    assert told.count("space ready") == 1
+
+
 def test_an_edit_that_keeps_size_and_folder_times_is_found_at_the_next_start(words_daemon):
     daemon = words_daemon
     path = daemon.files / "note.txt"
