@@ -92,8 +92,9 @@ class RootKeeper:
                 self._scans.add(watched, kind="verify")
             if watched.unreadable and now >= watched.retry_unreadable_at:
                 watched.retry_unreadable_at = now + _RETRY_UNREADABLE_S
-                for path in list(watched.unreadable):
-                    self._settler.observe(Hint(watched.root.id, path, flags=hints.ATTRIB | hints.DIR), now=now)
+                for path in list(watched.unreadable):  # with all below: nothing there was looked at or watched since
+                    hint = Hint(watched.root.id, path, is_recursive=True, flags=hints.ATTRIB | hints.DIR)
+                    self._settler.observe(hint, now=now)
         await self._disks.save()
 
     def accept(self, watched: WatchedRoot) -> None:

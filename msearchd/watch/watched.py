@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from msearchd.domain.asset import Root, RootId, RootState
+from msearchd.watch import paths
 from msearchd.watch.disk import RootContext, RootIdentity
 from msearchd.watch.hints import WatchSource
 from msearchd.watch.scan import ScanJob
@@ -37,6 +38,11 @@ class WatchedRoot:
     unreadable: dict[bytes, str] = field(default_factory=dict)
     #: `mounts.file_system_id` of the folder that stands there.
     file_system: str = ""
+
+    def forget_unreadable(self, path: bytes) -> None:
+        """Nothing at *path* is a folder any more: what could not be read there is no trouble now."""
+        for gone in [at for at in self.unreadable if paths.is_below(at, path)]:
+            del self.unreadable[gone]
 
 
 @dataclass(slots=True, eq=False)

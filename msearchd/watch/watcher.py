@@ -306,6 +306,7 @@ class Watcher:
         for root, path in out.left:
             if path and (watched := self._roots.get(root)) is not None:
                 watched.context.coverage.leave(root, path)
+                watched.forget_unreadable(path)
 
     async def _note(self, out: Resolved) -> None:
         for root, path in out.moved_from:

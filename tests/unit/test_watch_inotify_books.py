@@ -153,6 +153,16 @@ def test_at_the_limit_a_directory_stays_in_the_books_without_a_watch(books):
     assert not tree.unwatched
 
 
+def test_at_the_limit_another_directory_at_a_watched_place_is_new_and_the_old_ones_watches_end(books):
+    tree, kernel = books
+    put(tree, kernel, b"a", "A")
+    put(tree, kernel, b"a/b", "B")
+    kernel.is_full = True
+    assert put(tree, kernel, b"a", "another") == (True, None)
+    assert put(tree, kernel, b"a", "another") == (False, None)
+    assert set(kernel.wd_of) == {"top"}, "nothing below the old one is taken for something below the new one"
+
+
 def test_the_end_of_a_watch_forgets_all_below(books):
     tree, kernel = books
     put(tree, kernel, b"a", "A")

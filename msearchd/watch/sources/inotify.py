@@ -109,15 +109,18 @@ class InotifySource:
         return self._hints.take()
 
     async def barrier(self, *, deadline_s: float) -> bool:
-        """True once every event of operations that ended before the call is among the hints. False: not in time."""
-        return self._fd >= 0 and await self._cookies.wait(deadline_s=deadline_s)
+        """True once every event of operations that ended before the call is among the hints.
+
+        False: not in time, or there are folders without a watch, of which no event tells.
+        """
+        return await self._answers(deadline_s=deadline_s) and not self._unwatched_count()
 
     def scanned(self, root: RootId, *, took_s: float) -> None:
         """Nothing to plan."""
 
     def health(self) -> SourceHealth:
         """Degraded while the limit leaves directories without a watch; down while the drain cannot be started."""
-        unwatched = len(self._tree.unwatched) - len(self._tree.elsewhere)
+        unwatched = self._unwatched_count()
         watched = self._tree.watched_count
         advice = self._is_down
         if not advice and unwatched:
@@ -179,7 +182,7 @@ class InotifySource:
             looks += 1
             if not failures and looks % _COOKIE_EVERY and not abi.unread_bytes(self._fd):
                 continue
-            if await self.barrier(deadline_s=self._probe_deadline_s):
+            if await self._answers(deadline_s=self._probe_deadline_s):
                 failures, self._is_down = 0, ""
                 continue
             failures += 1
@@ -188,6 +191,12 @@ class InotifySource:
             log.warning("the event reader does not answer, replacing it", failures=failures)
             if self._drain is not None:
                 self._drain.kill()  # its end starts another
+
+    async def _answers(self, *, deadline_s: float) -> bool:
+        return self._fd >= 0 and await self._cookies.wait(deadline_s=deadline_s)
+
+    def _unwatched_count(self) -> int:
+        return len(self._tree.unwatched) - len(self._tree.elsewhere)
 
     def _on_drain_end(self, reason: str) -> None:
         """The drain is gone with what it held: another one, and a scan. The watches and the kernel's queue live on."""

@@ -72,7 +72,8 @@ class Sweep:
                 node.changed_s = time.time()
                 self._hot[node] = None
             if is_full or before != stamp:
-                changed[node] = Hint(root, path, flags=hints.DIR | hints.ATTRIB)
+                is_other = before is not None and before[2] != stamp[2]  # another directory: with all below
+                changed[node] = Hint(root, path, is_recursive=is_other, flags=hints.DIR | hints.ATTRIB)
         self._stamps = stamps
         if is_full:
             self._full_at = now + _FULL_EVERY_S

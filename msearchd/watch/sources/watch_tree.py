@@ -135,8 +135,12 @@ class WatchTree:
                 return True, None
             if known is not None and known is not here:
                 return self._put_moved(known, place, watch, is_elsewhere=is_elsewhere)
-            if known is None:
-                self._set_wd(self._make(*place), None)
+            if known is not None:
+                return False, None
+            if here is not None and here.parent is not None and here.wd is not None:
+                self._drop_node(here)  # a watch that is there is never refused: this is another directory
+                here = None
+            self._set_wd(self._make(*place), None)
             return here is None, None
 
     def _put_moved(
