@@ -33,13 +33,17 @@ class SegmentKind(enum.StrEnum):
     PAGE = "page"  # a page image
 
 
+_TEXTS: Final = frozenset({SegmentKind.BODY, SegmentKind.OCR, SegmentKind.TRANSCRIPT, SegmentKind.METADATA})
 #: What a model embeds, by what it serves; each space holds segments of one of these.
 KINDS_OF: Final[dict[str, frozenset[SegmentKind]]] = {
-    "text": frozenset({SegmentKind.BODY, SegmentKind.OCR, SegmentKind.TRANSCRIPT, SegmentKind.METADATA}),
+    "text": _TEXTS,
+    "sparse": _TEXTS,
     "image": frozenset({SegmentKind.IMAGE, SegmentKind.FRAME}),
     "audio": frozenset({SegmentKind.AUDIO}),
     "page": frozenset({SegmentKind.PAGE}),
 }
+#: What is served by models that embed passages of text: one dense vector, or some weighted words, of each.
+OF_TEXT: Final = frozenset(serves for serves, kinds in KINDS_OF.items() if kinds == _TEXTS)
 
 
 @dataclass(frozen=True, slots=True)

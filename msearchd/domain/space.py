@@ -7,7 +7,7 @@ no-op, identical files share points, and a rename touches none.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NewType
+from typing import Final, NewType, Self
 from uuid import UUID, uuid5
 
 from msearchd.domain.asset import ContentHash
@@ -22,7 +22,10 @@ POINT_NAMESPACE = UUID("6f2d3c1e-8a4b-5d7f-9e10-6d7365617263")
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """A vector space: one model fingerprint, one dimension. Vectors of two spaces never rank against each other."""
+    """A vector space: one model fingerprint, one dimension. Vectors of two spaces never rank against each other.
+
+    Of the three kinds of vectors (dense; `multi`; `sparse`) it holds one.
+    """
 
     name: SpaceName
     model: ModelKey
@@ -32,6 +35,8 @@ class Space:
     distance: str = "cosine"
     #: True where each item has many vectors (late interaction, MaxSim).
     multi: bool = False
+    #: True where an item is some weighted dimensions of `dim`, its model's vocabulary (SPLADE); distance "dot".
+    sparse: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +52,53 @@ class Vectors:
     costs: tuple[int, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
-        if len(self.data) != self.count * self.dim * 4:
+        if len(self.data) != self.count * self.row_bytes:
             message = f"{len(self.data)} bytes are not float32[{self.count}, {self.dim}]"
             raise ValueError(message)
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return self.dim * 4
+
     def row(self, index: int) -> bytes:
         """Bytes of one row."""
-        step = self.dim * 4
+        step = self.row_bytes
         return bytes(self.data[index * step : (index + 1) * step])
+
+    def part(self, first: int, count: int, *, rows: tuple[int, ...] | None = None, costs: tuple[int, ...] = ()) -> Self:
+        """*count* rows from *first* on, those of *rows* items; a view of the same bytes. Of the same kind as all."""
+        step = self.row_bytes
+        data = memoryview(self.data)[first * step : (first + count) * step]
+        return type(self)(data, count, self.dim, rows, costs)
+
+
+#: Bytes of one entry of a sparse vector.
+SPARSE_ROW_BYTES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class SparseVectors(Vectors):
+    """Sparse vectors of `dim` dimensions: a row is one entry, (uint32 dimension, float32 weight), little-endian.
+
+    `rows` says how many entries each item has (0: nothing active), `count` is their sum. Within an item the dimensions
+    ascend. Near is the dot product; nothing is normalised.
+    """
+
+    def __post_init__(self) -> None:
+        if self.rows is None or sum(self.rows) != self.count or len(self.data) != self.count * self.row_bytes:
+            message = f"{len(self.data)} bytes are not {self.count} entries of sparse vectors in {self.rows} groups"
+            raise ValueError(message)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one entry."""
+        return SPARSE_ROW_BYTES
+
+
+def vectors_class(*, is_sparse: bool) -> type[Vectors]:
+    """The class of vectors of a kind."""
+    return SparseVectors if is_sparse else Vectors
 
 
 @dataclass(frozen=True, slots=True)

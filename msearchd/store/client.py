@@ -21,7 +21,7 @@ import structlog
 from msearchd import errors
 from msearchd.aio import wire
 from msearchd.aio.child import ChildSpec, DeadlineExpired, KeptChild, Limits, LinkLost, Reply
-from msearchd.domain.space import Point, Space, SpaceName, Vectors
+from msearchd.domain.space import Point, Space, SpaceName, SparseVectors, Vectors
 from msearchd.settings.model import StoreSettings
 from msearchd.store import codec
 from msearchd.store.backends import growth
@@ -131,8 +131,10 @@ class StoreProcess:
             "count": vectors.count,
             "dim": vectors.dim,
             "rows": list(vectors.rows) if vectors.rows is not None else None,
+            "sparse": isinstance(vectors, SparseVectors),
         }
-        deadline_s = self._settings.timeout_s + vectors.count / _POINTS_PER_S
+        rows = len(points) if isinstance(vectors, SparseVectors) else vectors.count
+        deadline_s = self._settings.timeout_s + rows / _POINTS_PER_S
         await self._long_call("upsert", args, vectors.data, spaces=[space], deadline_s=deadline_s)
 
     async def set_dirs(self, space: SpaceName, content: UUID, dirs: Sequence[int]) -> None:

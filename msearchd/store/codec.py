@@ -12,7 +12,16 @@ from typing import Any
 from uuid import UUID
 
 from msearchd.domain.media import SegmentKind
-from msearchd.domain.space import ModelKey, Point, PointPayload, Space, SpaceName, Vectors
+from msearchd.domain.space import (
+    SPARSE_ROW_BYTES,
+    ModelKey,
+    Point,
+    PointPayload,
+    Space,
+    SpaceName,
+    SparseVectors,
+    Vectors,
+)
 from msearchd.store.vector_store import PointFilter, ScoredPoint, VectorSearch
 
 Plain = dict[str, Any]
@@ -27,6 +36,7 @@ def space_to_wire(space: Space) -> Plain:
         "dim": space.dim,
         "distance": space.distance,
         "multi": space.multi,
+        "sparse": space.sparse,
     }
 
 
@@ -39,6 +49,7 @@ def space_from_wire(fields: Mapping[str, Any]) -> Space:
         int(fields["dim"]),
         fields["distance"],
         bool(fields["multi"]),
+        bool(fields.get("sparse", False)),  # files of before there were any
     )
 
 
@@ -111,6 +122,7 @@ def searches_to_wire(searches: Sequence[VectorSearch]) -> tuple[list[Plain], byt
             "filter": filter_to_wire(s.filter),
             "count": s.vector.count,
             "dim": s.vector.dim,
+            "sparse": isinstance(s.vector, SparseVectors),
         }
         for s in searches
     ]
@@ -121,8 +133,13 @@ def searches_from_wire(rows: Sequence[Mapping[str, Any]], body: memoryview) -> l
     """Undo `searches_to_wire`; the vectors are views of *body*. Raises ValueError where the body is too short."""
     searches, at = [], 0
     for row in rows:
-        size = row["count"] * row["dim"] * 4
-        vector = Vectors(body[at : at + size], row["count"], row["dim"])
+        count, dim = row["count"], row["dim"]
+        if row["sparse"]:
+            size = count * SPARSE_ROW_BYTES
+            vector: Vectors = SparseVectors(body[at : at + size], count, dim, (count,))
+        else:
+            size = count * dim * 4
+            vector = Vectors(body[at : at + size], count, dim)
         conditions = filter_from_wire(row["filter"])
         searches.append(VectorSearch(SpaceName(row["space"]), vector, row["limit"], conditions, row["exact"]))
         at += size
@@ -155,12 +172,11 @@ def chunks_of(points: Sequence[Point], vectors: Vectors, *, size: int) -> list[t
             "" if rows is None else f" in {len(rows)} groups"
         )
         raise ValueError(message)
-    data, step, pieces, row_at = memoryview(vectors.data), vectors.dim * 4, [], 0
+    pieces, row_at = [], 0
     for start in range(0, len(points), size):
         part = points[start : start + size]
         groups = rows[start : start + size] if rows is not None else None
         count = sum(groups) if groups is not None else len(part)
-        piece = Vectors(data[row_at * step : (row_at + count) * step], count, vectors.dim, groups)
-        pieces.append((part, piece))
+        pieces.append((part, vectors.part(row_at, count, rows=groups)))
         row_at += count
     return pieces

@@ -19,7 +19,7 @@ from uuid import UUID
 
 from msearchd import errors
 from msearchd.aio.serve import Answer, Handler, Request, Server, Turn
-from msearchd.domain.space import Vectors
+from msearchd.domain.space import vectors_class
 from msearchd.store import codec
 from msearchd.store.backends import BACKENDS
 from msearchd.store.backends.port import (
@@ -121,8 +121,9 @@ async def _upsert(backend: Backend, request: Request, step_aside: StepAside) -> 
     args = request.args
     rows = tuple(args["rows"]) if args["rows"] is not None else None
     try:
-        vectors = Vectors(request.body, args["count"], args["dim"], rows)
-        size = CHUNK_POINTS if rows is None else CHUNK_PAGES
+        is_sparse = args["sparse"]
+        vectors = vectors_class(is_sparse=is_sparse)(request.body, args["count"], args["dim"], rows)
+        size = CHUNK_POINTS if rows is None or is_sparse else CHUNK_PAGES
         pieces = codec.chunks_of(codec.points_from_wire(args["points"]), vectors, size=size)
     except ValueError as error:
         raise errors.BadRequest(str(error)) from error

@@ -33,7 +33,7 @@ class PointFilter:
 
 @dataclass(frozen=True, slots=True)
 class VectorSearch:
-    """One question to one space: nearest points to `vector` (one row; several rows in a multi space)."""
+    """One question to one space: nearest points to `vector` (one row; several rows in a multi or sparse space)."""
 
     space: SpaceName
     vector: Vectors
@@ -45,7 +45,7 @@ class VectorSearch:
 
 @dataclass(frozen=True, slots=True)
 class ScoredPoint:
-    """A point near the question; cosine similarity, higher is nearer."""
+    """A point near the question; cosine similarity (dot product in a sparse space), higher is nearer."""
 
     content: UUID
     kind: SegmentKind

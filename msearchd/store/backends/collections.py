@@ -21,7 +21,7 @@ from msearchd import errors
 from msearchd.domain.media import SegmentKind
 from msearchd.domain.space import ModelKey, Point, Space, SpaceName, Vectors
 from msearchd.store.backends.port import Opened
-from msearchd.store.backends.values import checked_question, checked_rows, in_order, payload_of
+from msearchd.store.backends.values import check_shape, checked_question, checked_rows, in_order, payload_of
 from msearchd.store.vector_store import PointFilter, ScoredPoint, SpaceHealth, VectorSearch
 
 T = TypeVar("T")
@@ -87,13 +87,7 @@ class Collections:
             )
             await self._call(f"naming space {space.name}", lambda c: c.update_collection_aliases([alias]))
             self._spaces[space.name] = space
-        have = self._spaces[space.name]
-        if (have.dim, have.multi) != (space.dim, space.multi):
-            raise errors.Misconfigured(
-                f"space {space.name} holds vectors of {have.dim} dimensions, the model gives {space.dim}",
-                key=f"space:{space.name}",
-                hint="give the model another name, or run: msearch reset index",
-            )
+        check_shape(self._spaces[space.name], space)
         self._ensured[space.name] = space
         return Opened(is_there=True, is_new=is_new)
 
@@ -105,7 +99,7 @@ class Collections:
         batch = [
             models.PointStruct(
                 id=self._id_of(point),
-                vector={_VECTOR: row if shape.multi else row.tolist()},
+                vector={_VECTOR: _vector(shape, row)},
                 payload=payload_of(point) | extra,
             )
             for point, row in zip(points, rows, strict=True)
@@ -267,14 +261,13 @@ class Collections:
         return models.Filter(must=must) if must else None
 
     def _request(self, space: Space, search: VectorSearch) -> models.QueryRequest:
-        question = checked_question(space, search).tolist()
         return models.QueryRequest(
-            query=question,
+            query=_vector(space, checked_question(space, search)),
             using=_VECTOR,
             limit=search.limit,
             filter=self._where(search.filter),
             with_payload=_FOUND,
-            params=self._params(search.is_exact),
+            params=models.SearchParams(exact=search.is_exact) if space.sparse else self._params(search.is_exact),
         )
 
     def _params(self, is_exact: bool) -> models.SearchParams | None:
@@ -283,14 +276,28 @@ class Collections:
         return models.SearchParams(exact=is_exact, quantization=quantization)
 
 
-def vector_params(space: Space, **more: Any) -> dict[str, models.VectorParams]:
-    """The one named vector of a space's collection."""
+def vector_params(space: Space, **more: Any) -> dict[str, Any]:
+    """The one named vector of a space's collection, as arguments of its creation. *more* is for dense vectors."""
+    if space.sparse:
+        # No modifier: what a rare word is worth, the model has learned.
+        sparse = models.SparseVectorParams(index=models.SparseIndexParams(on_disk=False))
+        return {"vectors_config": {}, "sparse_vectors_config": {_VECTOR: sparse}}
     if space.multi:
         more["multivector_config"] = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
-    return {_VECTOR: models.VectorParams(size=space.dim, distance=models.Distance.COSINE, **more)}
+    params = models.VectorParams(size=space.dim, distance=models.Distance.COSINE, **more)
+    return {"vectors_config": {_VECTOR: params}}
+
+
+def _vector(space: Space, row: Any) -> Any:
+    """A checked vector as the client takes it."""
+    if space.sparse:
+        return models.SparseVector(indices=row[0], values=row[1])
+    return row if isinstance(row, list) else row.tolist()
 
 
 def _shape_of(space: SpaceName, info: Any) -> Space:
+    if _VECTOR in (info.config.params.sparse_vectors or {}):
+        return Space(space, ModelKey(""), "", 0, distance="dot", sparse=True)
     vectors = info.config.params.vectors
     params = vectors.get(_VECTOR) if isinstance(vectors, dict) else None
     if params is None:

@@ -20,6 +20,7 @@ from msearchd.domain.space import Point, Space, SpaceName, Vectors
 from msearchd.store.backends import disk
 from msearchd.store.backends.port import Opened, StoreStart, checked_name
 from msearchd.store.backends.shard import Damaged, Shard, known_points, was_loading
+from msearchd.store.backends.values import check_shape
 from msearchd.store.vector_store import ScoredPoint, SpaceHealth, VectorSearch
 
 
@@ -69,13 +70,7 @@ class EdgeBackend:
         """Open or create."""
         opened = await self.open(space.name)
         if opened.is_there:
-            have = self._shards[space.name].space
-            if (have.dim, have.multi) != (space.dim, space.multi):
-                raise errors.Misconfigured(
-                    f"space {space.name} holds vectors of {have.dim} dimensions, the model gives {space.dim}",
-                    key=f"space:{space.name}",
-                    hint="give the model another name, or run: msearch reset index",
-                )
+            check_shape(self._shards[space.name].space, space)
             return opened
         self._need_room(f"creating space {space.name}")
         self._shards[space.name] = Shard.create(self._folder_of(space.name), space, quantize_above=self._quantize_above)

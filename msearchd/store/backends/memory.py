@@ -23,7 +23,7 @@ class MemoryBackend(Collections):
 
     async def _create(self, name: str, space: Space) -> None:
         if not await self._client.collection_exists(name):
-            await self._client.create_collection(name, vectors_config=vector_params(space))
+            await self._client.create_collection(name, **vector_params(space))
 
     def _params(self, is_exact: bool) -> None:
         """Always exact."""

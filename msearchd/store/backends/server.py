@@ -117,7 +117,7 @@ class ServerBackend(Collections):
                 doing,
                 lambda c: c.create_collection(
                     name,
-                    vectors_config=vectors,
+                    **vectors,
                     shard_number=self._start.shard_number,
                     replication_factor=self._start.replication_factor,
                     on_disk_payload=True,

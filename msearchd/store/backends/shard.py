@@ -25,28 +25,14 @@ from uuid import UUID
 import qdrant_edge as q
 
 from msearchd import errors
-from msearchd.domain.media import SegmentKind
 from msearchd.domain.space import Point, Space, Vectors
 from msearchd.store import codec
-from msearchd.store.backends import disk, growth
+from msearchd.store.backends import disk, edge_values, growth
 from msearchd.store.backends.values import checked_question, checked_rows, in_order, payload_of
-from msearchd.store.vector_store import PointFilter, ScoredPoint, SpaceHealth, VectorSearch
+from msearchd.store.vector_store import ScoredPoint, SpaceHealth, VectorSearch
 
-_VECTOR = "v"
 _FLUSH_AFTER_BYTES = 64 * 1024 * 1024  # of log: more makes the next load slow (7 s per 50k points on a busy machine)
 _PAGE_POINTS = 2_000  # a page of a scroll: about 25 ms
-_OVERSAMPLING = 2.0
-_FOUND = ["content", "kind", "seq"]
-_SEARCH_THREADS = 2
-
-_INDEXES: dict[str, Any] = {
-    "content": q.UuidIndexParams(),
-    "dirs": q.IntegerIndexParams(lookup=True, range=False),
-    "type": q.KeywordIndexParams(),
-    "modality": q.KeywordIndexParams(),
-    "kind": q.KeywordIndexParams(),
-    "size": q.IntegerIndexParams(lookup=False, range=True),
-}
 
 
 class Damaged(Exception):  # noqa: N818 - a finding about files, turned into a quarantine by edge.py
@@ -92,8 +78,8 @@ class Shard:
         disk.remove_tree(folder)
         (folder / "shard").mkdir(parents=True, mode=0o700)
         with edge_errors(f"creating space {space.name}"):
-            handle = q.EdgeShard.create(str(folder / "shard"), _config(space, quantize_above))
-            for field, params in _INDEXES.items():
+            handle = q.EdgeShard.create(str(folder / "shard"), edge_values.config(space, quantize_above=quantize_above))
+            for field, params in edge_values.INDEXES.items():
                 handle.update(q.UpdateOperation.create_field_index(field, params))
             handle.flush()
         disk.write_whole(folder / "space.json", json.dumps(codec.space_to_wire(space)).encode())
@@ -112,7 +98,7 @@ class Shard:
         mark = folder / "loading"
         mark.touch()
         try:
-            handle = q.EdgeShard.load(str(folder / "shard"), _config(space, quantize_above))
+            handle = q.EdgeShard.load(str(folder / "shard"), edge_values.config(space, quantize_above=quantize_above))
             count = handle.count(q.CountRequest(exact=True))
         except Exception as error:
             raise Damaged(f"it cannot be loaded: {error}") from error
@@ -137,7 +123,10 @@ class Shard:
     def upsert(self, points: Sequence[Point], vectors: Vectors) -> None:
         """Store one chunk; see Backend.upsert."""
         rows = checked_rows(self.space, points, vectors)
-        batch = [q.Point(point.id, {_VECTOR: row}, payload_of(point)) for point, row in zip(points, rows, strict=True)]
+        batch = [
+            q.Point(point.id, {edge_values.VECTOR: edge_values.vector(self.space, row)}, payload_of(point))
+            for point, row in zip(points, rows, strict=True)
+        ]
         self._before_write()
         with edge_errors(f"writing to space {self.space.name}"):
             self._handle.update(q.UpdateOperation.upsert_points(batch))
@@ -157,7 +146,7 @@ class Shard:
     def delete_contents(self, contents: Sequence[UUID]) -> None:
         """Delete all points of *contents*."""
         self._before_write()
-        where = q.Filter(must=[_any_of("content", [str(content) for content in contents])])
+        where = q.Filter(must=[edge_values.any_of("content", [str(content) for content in contents])])
         with edge_errors(f"deleting from space {self.space.name}"):
             self._handle.update(q.UpdateOperation.delete_points_by_filter(where))
         self._note_log(64 * len(contents))
@@ -222,10 +211,10 @@ class Shard:
         requests = [
             q.QueryRequest(
                 limit=search.limit,
-                query=q.Query.Nearest(self._question(search), using=_VECTOR),
-                with_payload=_FOUND,
-                filter=edge_filter(search.filter),
-                params=_params(search.is_exact),
+                query=q.Query.Nearest(self._question(search), using=edge_values.VECTOR),
+                with_payload=edge_values.FOUND,
+                filter=edge_values.edge_filter(search.filter),
+                params=edge_values.params(self.space, is_exact=search.is_exact),
             )
             for search in searches
         ]
@@ -234,11 +223,11 @@ class Shard:
                 found = [self._handle.query(requests[0])]
             else:
                 found = self._handle.query_batch(q.QueryBatchRequest(requests))
-        return [in_order(_scored(hit.payload, hit.score) for hit in hits) for hits in found]
+        return [in_order(edge_values.scored(hit.payload, hit.score) for hit in hits) for hits in found]
 
     def _question(self, search: VectorSearch) -> Any:
         question = checked_question(self.space, search)
-        return question.tolist() if self.space.multi else question
+        return edge_values.vector(self.space, question.tolist() if self.space.multi else question)
 
     def count(self) -> int:
         """Exact number of points; counted again only after a write."""
@@ -284,69 +273,3 @@ def _clean_points(folder: Path) -> int | None:
         return int(json.loads((folder / "clean.json").read_bytes())["points"])
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return None  # killed between writes and flush: what was acknowledged is in the log
-
-
-def _config(space: Space, quantize_above: int) -> Any:
-    flat = q.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000)
-    sizes = growth.segment_sizes(dim=space.dim, quantize_above=quantize_above)
-    if space.multi:
-        vector = q.EdgeVectorParams(
-            size=space.dim,
-            distance=q.Distance.Cosine,
-            hnsw_config=flat,
-            memory=q.Memory.Cold,
-            datatype=q.VectorStorageDatatype.Float16,
-            multivector_config=q.MultiVectorConfig(q.MultiVectorComparator.MaxSim),
-        )
-    else:
-        turbo = q.TurboQuantQuantizationConfig(bits=q.TurboQuantBitSize.Bits4, memory=q.Memory.Pinned)
-        vector = q.EdgeVectorParams(
-            size=space.dim,
-            distance=q.Distance.Cosine,
-            hnsw_config=flat,
-            memory=q.Memory.Cold,
-            quantization_config=turbo,
-        )
-    # 1,000 segments: never merge by number, only by what was deleted.
-    optimizers = q.EdgeOptimizersConfig(
-        indexing_threshold=sizes.indexing_threshold_kib,
-        default_segment_number=1_000,
-        max_segment_size=sizes.max_segment_kib,
-    )
-    return q.EdgeConfig(vectors={_VECTOR: vector}, max_search_threads=_SEARCH_THREADS, optimizers=optimizers)
-
-
-# -- values in and out of the engine ---------------------------------------------------------------------------------
-
-
-def edge_filter(conditions: PointFilter) -> Any:
-    """The conditions in the engine's words; None for none."""
-    must = [
-        _any_of(field, values)
-        for field, values in (
-            ("dirs", list(conditions.any_dir)),
-            ("type", list(conditions.type_labels)),
-            ("modality", list(conditions.modalities)),
-            ("content", [str(content) for content in conditions.contents]),
-            ("kind", [kind.value for kind in conditions.kinds]),
-        )
-        if values
-    ]
-    if conditions.min_size is not None or conditions.max_size is not None:
-        must.append(q.FieldCondition("size", range=q.RangeFloat(gte=conditions.min_size, lte=conditions.max_size)))
-    return q.Filter(must=must) if must else None
-
-
-def _any_of(field: str, values: Sequence[Any]) -> Any:
-    match = q.MatchValue(values[0]) if len(values) == 1 else q.MatchAny(list(values))
-    return q.FieldCondition(field, match=match)
-
-
-def _params(is_exact: bool) -> Any:
-    if is_exact:
-        return q.SearchParams(exact=True, quantization=q.QuantizationSearchParams(ignore=True))
-    return q.SearchParams(quantization=q.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING))
-
-
-def _scored(payload: dict[str, Any], score: float) -> ScoredPoint:
-    return ScoredPoint(UUID(payload["content"]), SegmentKind(payload["kind"]), payload["seq"], float(score))
