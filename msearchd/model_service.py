@@ -12,8 +12,8 @@ import json
 import re
 import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -24,13 +24,16 @@ from pydantic import ValidationError
 from msearchd import errors
 from msearchd.aio.child import Limits
 from msearchd.aio.sdnotify import Notifier
+from msearchd.aio.sqlite import Database
 from msearchd.api.network import network, token_in
 from msearchd.api.server import ControlServer
 from msearchd.control.gateway import GatewayHealth
 from msearchd.domain.space import ModelKey
 from msearchd.gateway.pictures import PictureReader
 from msearchd.gateway.service import ModelGateway
-from msearchd.inference.pool import Pool
+from msearchd.inference.learned import Book
+from msearchd.inference.model_book import ModelBook
+from msearchd.inference.pool import Pool, default_state_dir
 from msearchd.inference.weights import find_weights
 from msearchd.settings.address import Address
 from msearchd.settings.model import EmbeddingModel, InferenceSettings
@@ -121,8 +124,29 @@ async def _main(order: ServeOrder) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop, number)
-    service = ModelService(order)
-    return await service.serve_until(stop)
+    async with _remembering(default_state_dir()) as book:
+        return await ModelService(order, book=book).serve_until(stop)
+
+
+@asynccontextmanager
+async def _remembering(folder: Path) -> AsyncIterator[Book | None]:
+    """A book in the user's cache, so that the next service knows the batch sizes; None where it cannot be had.
+
+    Services that run side by side share it: each writes rows of its own, now and then.
+    """
+    database = None
+    try:
+        await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True, exist_ok=True)
+        database = await Database.open(folder / "models.db")
+        book = await ModelBook.open(database, former=folder / "models.json")
+    except (errors.MsearchError, OSError) as error:
+        log.warning("what is learned of the model is not kept", reason=str(error))
+        book = None
+    try:
+        yield book
+    finally:
+        if database is not None:
+            await database.close()
 
 
 def model_of(order: ServeOrder) -> EmbeddingModel:
@@ -169,7 +193,13 @@ def name_of(model_path: str) -> str:
 class ModelService:
     """One model, its worker and its listener."""
 
-    def __init__(self, order: ServeOrder, *, make_pool: Callable[[InferenceSettings], Pool] | None = None) -> None:
+    def __init__(
+        self,
+        order: ServeOrder,
+        *,
+        make_pool: Callable[[InferenceSettings], Pool] | None = None,
+        book: Book | None = None,
+    ) -> None:
         model = model_of(order)
         settings = InferenceSettings(
             models=(model,),
@@ -179,7 +209,7 @@ class ModelService:
             idle_unload_s=0.0,
         )
         self._key = ModelKey(model.name)
-        self._pool = (make_pool or _pool)(settings)
+        self._pool = make_pool(settings) if make_pool else _pool(settings, book)
         self._pictures = PictureReader()
         self._health = GatewayHealth(status="starting", reason="the model loads")
         gateway = ModelGateway(
@@ -262,8 +292,8 @@ class ModelService:
                 return
 
 
-def _pool(settings: InferenceSettings) -> Pool:
-    return Pool(settings, limits=Limits(), chunking="none")
+def _pool(settings: InferenceSettings, book: Book | None) -> Pool:
+    return Pool(settings, limits=Limits(), chunking="none", book=book)
 
 
 def _key_of(order: ServeOrder) -> str:

@@ -316,10 +316,10 @@ class OrchestratorWorld:
             data_dir=self.folder, from_settings=[],
         )  # fmt: skip
 
-    async def reset(self, what):
+    async def reset(self, what, **parts):
         reset = Reset(
             database=self.database, catalog=self.catalog, queue=self.queue, store=self.store, spaces=self.spaces,
-            folders=self.folders(), cache=self.cache, change=self.change,
+            folders=self.folders(), cache=self.cache, change=self.change, **parts,
         )  # fmt: skip
         return await reset.run(what)
 

@@ -33,7 +33,11 @@ def make_children(life: Life, ground: Ground) -> Children:
     children = Children(
         store=StoreProcess(settings.store, ground.data_dir, Limits(nice=0)),  # searches wait for it
         pool=Pool(
-            ground.lineage.settings, limits=limits, chunking=chunking_fingerprint(extract), state_dir=ground.data_dir
+            ground.lineage.settings,
+            limits=limits,
+            chunking=chunking_fingerprint(extract),
+            state_dir=ground.data_dir,
+            book=ground.models,
         ),
         extractors=Extractors(extract, limits),
         pixel_readers=Extractors(extract.model_copy(update={"workers": 1}), limits, name="ocr"),

@@ -121,6 +121,8 @@ def _reset(ground: Ground, children: Children, work: Work) -> Reset:
         spaces=work.spaces,
         folders=work.folders,
         cache=ground.cache,
+        models=ground.models,
+        forget_pins=children.pool.forget_pins,
     )
 
 

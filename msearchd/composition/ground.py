@@ -10,6 +10,7 @@ from msearchd.aio.sqlite import Database
 from msearchd.composition.life import Life
 from msearchd.domain.space import ModelKey
 from msearchd.inference.lineage import Lineage
+from msearchd.inference.model_book import ModelBook
 from msearchd.jobs.queue import JobQueue
 from msearchd.media.client import chunking_fingerprint
 from msearchd.orchestrator.integrity import Integrity
@@ -31,6 +32,7 @@ class Ground:
     lineage: Lineage
     replaced: tuple[ModelKey, ...]
     cache: VectorCache | None
+    models: ModelBook
     integrity: Integrity
 
 
@@ -59,5 +61,6 @@ async def lay(life: Life, *, damage: str) -> Ground:
         lineage=lineage,
         replaced=tuple(lineage.keys_of(space for space, _ in known)),
         cache=cache,
+        models=await ModelBook.open(records.database, former=data_dir / "models.json"),
         integrity=Integrity(records.database, was_unclean=records.was_unclean, begin_anew=life.begin_anew),
     )

@@ -51,7 +51,7 @@ class PoolDesk:
                 hint = "ask again when it rests; to let it rest: msearch pause"
                 raise errors.RetryLater(message, after_s=_BUSY_S, hint=hint)
             await asyncio.sleep(_LOOK_S)
-        self._pool.pin(key, is_pinned=False)
+        await self._pool.let_go(key)
         await self._pool.unload(key)
         return self._row_of(model)
 
@@ -60,7 +60,7 @@ class PoolDesk:
         key = self._key(model)
         if is_pinned:
             await self._pool.preload(key)
-        self._pool.pin(key, is_pinned=is_pinned)
+        await self._pool.pin(key, is_pinned=is_pinned)
         return self._row_of(model)
 
     def _key(self, name: str) -> ModelKey:

@@ -1,32 +1,27 @@
-"""What was measured of each model, kept across restarts: batch sizes, speed, memory, how long it loads.
+"""What is known of each model beyond one worker's life: batch sizes, speed, memory, load time, and pins made by hand.
 
-In: figures by (model fingerprint, device). Out: the same at the next start. All of it is a hint: a file that is missing
-or damaged costs a warm-up and nothing else, so it is a file of its own and no table of the database.
+In: figures by (model fingerprint, engine, device, threads). Out: the same for the next worker. All figures are hints: lost,
+they cost a warm-up and nothing else. Here are the values, the port, and a book that lives as long as its process;
+model_book.py keeps it in the database.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any, Final, Protocol
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
 
-import structlog
+from msearchd.domain.space import ModelKey
 
-log = structlog.get_logger(__name__)
-
-_FORMAT: Final = 1
 #: Models that were tried once stay out of the way of those in use.
-_MOST_MODELS: Final = 64
+MOST_MODELS: Final = 64
 #: How fast a measured size follows a smaller one; a larger one counts at once.
 _SHRINK: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """Of one model on one device. Bytes, seconds; `batches` by kind: cost, cost_per_s, shortage_at (cost units)."""
+    """Of one model on one device. Bytes, seconds; `batches` by kind: what Budget.as_learned says (cost units)."""
 
     host_bytes: int = 0
     device_bytes: int = 0
@@ -44,88 +39,89 @@ class Figures:
 
 
 class LearnedFigures(Protocol):
-    """Where figures are kept."""
+    """Where the workers' figures are written down."""
 
     def get(self, key: str) -> Figures:
         """The figures under *key*; empty ones where there are none."""
         ...
 
     def put(self, key: str, figures: Figures) -> None:
-        """Keep *figures*; may be lost when the process is killed before `flush`."""
-        ...
-
-    def flush(self) -> None:
-        """Write what changed to the disk."""
+        """Keep *figures*; lost where the process is killed before the book's next `flush`."""
         ...
 
 
-class FiguresFile:
-    """Figures in one JSON file, replaced as a whole. Reads once; blocks for a few kilobytes."""
+class Book(LearnedFigures, Protocol):
+    """What the pool of models remembers."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._figures: dict[str, Figures] | None = None
-        self._is_changed = False
+    def pin_of(self, model: ModelKey) -> bool | None:
+        """What was decided by hand of *model*; None: its settings decide."""
+        ...
+
+    async def keep_pin(self, model: ModelKey, pin: bool | None) -> None:
+        """Remember a decision, or (None) that there is none; it stands when this returns. Raises RetryLater."""
+        ...
+
+    async def flush(self) -> None:
+        """Write down what changed. Never raises: hints are borne on a disk that takes nothing."""
+        ...
+
+
+class MemoryBook:
+    """A book that ends with its process."""
+
+    def __init__(
+        self, figures: Mapping[str, Figures] | None = None, pins: Mapping[ModelKey, bool] | None = None
+    ) -> None:
+        self._figures = dict(figures or {})  # oldest first
+        self._pins = dict(pins or {})
+        self._changed: set[str] = set()
 
     def get(self, key: str) -> Figures:
         """As LearnedFigures.get."""
-        return self._all().get(key, Figures())
+        return self._figures.get(key, Figures())
 
     def put(self, key: str, figures: Figures) -> None:
         """As LearnedFigures.put."""
-        known = self._all()
-        if known.get(key) == figures:
+        if self._figures.get(key) == figures:
             return
-        known.pop(key, None)
-        known[key] = figures  # newest last
-        while len(known) > _MOST_MODELS:
-            known.pop(next(iter(known)))
-        self._is_changed = True
+        self._figures.pop(key, None)
+        self._figures[key] = figures
+        self._changed.add(key)
+        while len(self._figures) > MOST_MODELS:
+            self._figures.pop(next(iter(self._figures)))
 
-    def flush(self) -> None:
-        """As LearnedFigures.flush. A disk that takes nothing is told of and borne."""
-        if not self._is_changed:
-            return
-        text = json.dumps({"format": _FORMAT, "models": {key: asdict(one) for key, one in self._all().items()}})
-        aside = self._path.with_name(f"{self._path.name}.new")
-        try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            aside.write_text(text, encoding="utf-8")
-            os.replace(aside, self._path)
-        except OSError as error:
-            log.warning("what was learned of the models is not written down", reason=str(error))
-            return
-        self._is_changed = False
+    def pin_of(self, model: ModelKey) -> bool | None:
+        """As Book.pin_of."""
+        return self._pins.get(model)
 
-    def _all(self) -> dict[str, Figures]:
-        if self._figures is None:
-            self._figures = _read(self._path)
-        return self._figures
+    async def keep_pin(self, model: ModelKey, pin: bool | None) -> None:
+        """As Book.keep_pin."""
+        self._note_pin(model, pin)
 
+    async def flush(self) -> None:
+        """As Book.flush; there is nowhere to write to."""
+        self._changed.clear()
 
-def _read(path: Path) -> dict[str, Figures]:
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        if raw["format"] != _FORMAT:
-            return {}
-        return {str(key): _figures(one) for key, one in raw["models"].items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        log.warning("what was learned of the models cannot be read, learning anew", file=str(path), reason=str(error))
-        return {}
+    def forget(self, *, keeps_pins: bool) -> None:
+        """Know nothing any more."""
+        self._figures.clear()
+        self._changed.clear()
+        if not keeps_pins:
+            self._pins.clear()
 
+    def _note_pin(self, model: ModelKey, pin: bool | None) -> None:
+        if pin is None:
+            self._pins.pop(model, None)
+        else:
+            self._pins[model] = pin
 
-def _figures(raw: Mapping[str, Any]) -> Figures:
-    return Figures(
-        host_bytes=max(0, int(raw["host_bytes"])),
-        device_bytes=max(0, int(raw["device_bytes"])),
-        load_s=max(0.0, float(raw["load_s"])),
-        batches={
-            str(kind): {str(name): float(value) for name, value in values.items()}
-            for kind, values in raw["batches"].items()
-        },
-    )
+    def _take_changed(self) -> dict[str, Figures]:
+        changed = {key: self._figures[key] for key in self._changed if key in self._figures}
+        self._changed.clear()
+        return changed
+
+    def _not_written(self, keys: Iterable[str]) -> None:
+        self._changed.update(keys)
 
 
 def _followed(known: int, now: int) -> int:

@@ -27,13 +27,13 @@ from msearchd.inference import residency
 from msearchd.inference.admission import Admission
 from msearchd.inference.devices import Look, accelerators
 from msearchd.inference.forkserver import ForkServers
-from msearchd.inference.learned import FiguresFile
+from msearchd.inference.learned import Book, MemoryBook
 from msearchd.inference.model_status import ModelStatus, PoolStatus, together
 from msearchd.inference.residency import HOST, fit_together
 from msearchd.inference.resident import LoadedModel
 from msearchd.inference.spec import Lane, Role, model_named, resolve
 from msearchd.inference.worker_settings import WorkerSettings
-from msearchd.settings.model import InferenceSettings
+from msearchd.settings.model import EmbeddingModel, InferenceSettings
 
 __all__ = ["Lane", "ModelStatus", "Pool", "PoolStatus", "Role"]
 
@@ -50,7 +50,8 @@ class Pool:
 
     *chunking* names how passages are cut, and *state_dir* is the daemon's data folder (engine environments lie in it).
     *budget_bytes* limits the memory of all models; None takes the settings, else 0.8 of what is free. *engine_files* adds
-    engines by file; *look* finds accelerators; what is learned of the models is kept in *state_dir*.
+    engines by file; *look* finds accelerators; *book* is where what is learned of the models and pinned outlives the pool
+    (None: it does not).
     """
 
     def __init__(
@@ -64,16 +65,15 @@ class Pool:
         engine_files: Mapping[str, Path] | None = None,
         uses_forkserver: bool = True,
         look: Look = accelerators,
+        book: Book | None = None,
     ) -> None:
         self._settings = settings
         self._chunking = chunking
-        self._state_dir = (
-            state_dir or Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "msearchd"
-        )
+        self._state_dir = state_dir or default_state_dir()
         self._models: dict[ModelKey, list[LoadedModel]] = {}  # the first is a model's own, others are copies
         self._admission = Admission(settings, loaded_models=self._all, budget_bytes=budget_bytes, look=look)
         self._servers = ForkServers(limits=limits, is_used=uses_forkserver)
-        self._figures = FiguresFile(self._state_dir / "models.json")
+        self._book: Book = book or MemoryBook()
         self._shared = WorkerSettings(
             limits=limits,
             load_timeout_s=settings.load_timeout_s,
@@ -81,7 +81,7 @@ class Pool:
             starter_for=self._servers.starter_for,
             engine_files=dict(engine_files or {}),
             idle_unload_s=settings.idle_unload_s,
-            figures=self._figures,
+            figures=self._book,
             room=self._admission,
         )
         self._resuming: asyncio.TimerHandle | None = None
@@ -170,10 +170,25 @@ class Pool:
         """End *model*'s workers; returns when their processes are gone. A later call loads it again."""
         await asyncio.gather(*(loaded.unload() for loaded in self._models.get(model, ())))
 
-    def pin(self, model: ModelKey, *, is_pinned: bool = True) -> None:
-        """Keep *model* loaded once it is: neither idle time nor another model's need unloads it."""
-        for loaded in self._models.get(model, ()):
-            loaded.is_pinned = is_pinned
+    async def pin(self, model: ModelKey, *, is_pinned: bool = True) -> None:
+        """Keep *model* loaded once it is: neither idle time nor another model's need unloads it. Or let it go.
+
+        Remembered across restarts where its settings say otherwise. Raises RetryLater where that cannot be written down;
+        then nothing is changed.
+        """
+        by_settings = model_named(self._settings, model).pinned
+        await self._book.keep_pin(model, None if is_pinned == by_settings else is_pinned)
+        self._set_pinned(model, is_pinned=is_pinned)
+
+    async def let_go(self, model: ModelKey) -> None:
+        """Forget that *model* was pinned by hand; a pin of its settings rests until the next start. Raises as pin."""
+        await self._book.keep_pin(model, None)
+        self._set_pinned(model, is_pinned=False)
+
+    def forget_pins(self) -> None:
+        """All that was decided by hand is forgotten: the settings say who is pinned."""
+        for loaded in self._all():
+            loaded.is_pinned = loaded.model.pinned
 
     def fit_together(self, models: Collection[ModelKey]) -> bool:
         """True where all of *models* can be loaded at the same time, as far as is known."""
@@ -195,7 +210,7 @@ class Pool:
             self._resuming.cancel()
         await asyncio.gather(*(loaded.close() for loaded in self._all()))
         await self._servers.close()
-        await asyncio.to_thread(self._figures.flush)
+        await self._book.flush()
 
     def snapshot(self) -> PoolStatus:
         """Where every configured model stands."""
@@ -211,7 +226,7 @@ class Pool:
                         serves=model.serves,
                         state="unusable" if reason else "unloaded",
                         reason=reason,
-                        is_pinned=model.pinned,
+                        is_pinned=self._is_pinned(model),
                     )
                 )
         return PoolStatus(tuple(statuses), self._admission.budgets()[HOST])
@@ -226,6 +241,14 @@ class Pool:
         return f"<Pool {len(loaded)} loaded ({busy} busy) | {waiting} waiting | {used:.1f}/{budget:.1f} GiB>"
 
     # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _is_pinned(self, model: EmbeddingModel) -> bool:
+        by_hand = self._book.pin_of(ModelKey(model.name))
+        return model.pinned if by_hand is None else by_hand
+
+    def _set_pinned(self, model: ModelKey, *, is_pinned: bool) -> None:
+        for loaded in self._models.get(model, ()):
+            loaded.is_pinned = is_pinned
 
     def _all(self) -> list[LoadedModel]:
         return [loaded for copies in self._models.values() for loaded in copies]
@@ -280,8 +303,10 @@ class Pool:
         except errors.Misconfigured as error:
             self._reasons[key] = error.sentence()
             raise
-        # Another caller may have come first while we looked at the disk.
-        loaded = self._models.setdefault(key, [LoadedModel(spec, model, self._shared)])[0]
+        if (copies := self._models.get(key)) is None:  # another caller may have come first while we looked at the disk
+            copies = self._models[key] = [LoadedModel(spec, model, self._shared)]
+            copies[0].is_pinned = self._is_pinned(model)
+        loaded = copies[0]
         self._reasons.pop(key, None)
         if self._sweeping is None:
             self._sweeping = asyncio.create_task(self._sweep(), name="idle-models")
@@ -314,7 +339,12 @@ class Pool:
         while True:
             await asyncio.sleep(min(30.0, max(0.05, shortest_s / 4)))
             await self._admission.unload_idle()
-            await asyncio.to_thread(self._figures.flush)
+            await self._book.flush()
+
+
+def default_state_dir() -> Path:
+    """Where a pool without a daemon keeps what it makes: the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "msearchd"
 
 
 def _sigmoid(score: float) -> float:

@@ -1,7 +1,8 @@
 """Throw away and begin again. Names what it destroys; never touches the user's files.
 
 index      vectors, texts and contents; files stay known and are read again
-database   all of that, and the files and folders known, the queue; the list of watched folders stays
+database   all of that, and the files and folders known, the queue, what was measured of the models; the list of watched
+           folders and the models pinned by hand stay
 all        everything, the list of added folders too (those of the configuration come back by themselves)
 
 What bytes are known to embed to (the vector cache) outlives the first two, so that they cost reading and no inference.
@@ -10,6 +11,7 @@ What bytes are known to embed to (the vector cache) outlives the first two, so t
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -17,6 +19,7 @@ import structlog
 from msearchd.aio.sqlite import Database
 from msearchd.control.protocol import ResetType
 from msearchd.domain.job import Owed, Priority, Step
+from msearchd.inference.model_book import ModelBook
 from msearchd.jobs.queue import JobQueue
 from msearchd.orchestrator.folders import FolderList
 from msearchd.orchestrator.model_change import ModelChange
@@ -50,6 +53,8 @@ class Reset:
         folders: FolderList,
         cache: VectorCache | None = None,
         change: ModelChange | None = None,
+        models: ModelBook | None = None,
+        forget_pins: Callable[[], None] = lambda: None,
     ) -> None:
         self._database = database
         self._catalog = catalog
@@ -59,6 +64,8 @@ class Reset:
         self._folders = folders
         self._cache = cache
         self._change = change
+        self._models = models
+        self._forget_pins = forget_pins
 
     async def run(self, what: ResetType) -> str:
         """Do it; return what was done, as a sentence. Killed in between, the next start compares and repairs."""
@@ -69,6 +76,7 @@ class Reset:
                 await self._folders.leave_all()
             # The catalog first: points that nothing refers to are never shown, and a kill here leaves only those.
             await self._database.write(lambda c: self._forget_in(c, what))
+            self._forget_models(what)
             self._spaces.forget()
             if self._change is not None:
                 await self._change.forget()
@@ -84,9 +92,17 @@ class Reset:
                 await self._queue.resume(REASON)
         return _SENTENCES[what]
 
+    def _forget_models(self, what: ResetType) -> None:
+        if self._models is not None and what != "index":
+            self._models.forget(keeps_pins=what != "all")
+        if what == "all":
+            self._forget_pins()
+
     def _forget_in(self, c: sqlite3.Connection, what: ResetType) -> None:
         self._queue.clear_in(c)
         self._catalog.reset_in(c, what)
+        if self._models is not None and what != "index":
+            self._models.clear_in(c, keeps_pins=what != "all")
         if what == "index":
             # In the same transaction: a scan finds nothing new in these files, so nobody else would ever owe them.
             owed = (Owed(asset, Step.IDENTIFY, priority=Priority.BACKFILL) for asset in self._catalog.all_assets_in(c))

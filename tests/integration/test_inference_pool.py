@@ -119,7 +119,7 @@ async def test_an_unused_model_is_unloaded_by_the_end_of_its_process(tmp_path):
 async def test_a_pinned_model_stays(tmp_path):
     async with fake_pool(tmp_path, idle_unload_s=0.1) as pool:
         await embed(pool, ["a"])
-        pool.pin(MODEL)
+        await pool.pin(MODEL)
         await asyncio.sleep(0.5)
         assert pool.snapshot().models[0].state == "ready"
 

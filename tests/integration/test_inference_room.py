@@ -1,18 +1,17 @@
 """Memory, devices and questions: who is loaded, where, and who waits, with workers of the fake engine."""
 
 import asyncio
-import json
 import time
 
 import pytest
-from inference_fakes import MODEL, embed, expected, fake_model, fake_pool, rows
+from inference_fakes import embed, expected, fake_model, fake_pool, rows
 from test_inference_pool import until
 
 from msearchd import errors
 from msearchd.domain.sample import Sound
 from msearchd.domain.space import ModelKey
 from msearchd.inference.devices import Accelerator, visible_indices
-from msearchd.inference.learned import Figures, FiguresFile
+from msearchd.inference.learned import Figures
 from msearchd.inference.pool import Lane, Role
 
 ONE, TWO = ModelKey("one"), ModelKey("two")
@@ -110,29 +109,6 @@ async def test_a_load_that_lacks_memory_unloads_who_is_idle_and_is_tried_once_mo
             pass
         assert rows(await embed(pool, ["a"], model=TWO)) == expected(["a"])
         assert loaded(pool) == {TWO}
-
-
-async def test_what_was_measured_is_remembered_and_damage_to_it_costs_nothing(tmp_path):
-    model = fake_model(tmp_path, ballast_mb=40, batch_tokens=0)
-    async with fake_pool(tmp_path, model) as pool:
-        await embed(pool, [f"text {number} " * 40 for number in range(300)])
-        await until(lambda: pool.snapshot().models[0].throughput > 0)  # told after the last batch
-        status = pool.snapshot().models[0]
-        assert status.cost_unit == "tokens"
-        assert 1 <= status.batch_cost <= 1024  # more is out of memory in this engine
-        assert status.loads == 1
-    file = tmp_path / "state" / "models.json"
-    (key,) = json.loads(file.read_text())["models"]
-    figures = FiguresFile(file).get(key)
-    assert figures.host_bytes > 40 << 20
-    assert figures.batches["text"]["size"] == status.batch_cost
-    async with fake_pool(tmp_path, model) as pool:
-        await pool.preload(MODEL)
-        assert pool.snapshot().models[0].batch_cost <= 1024  # no warm-up beyond what was learned to fail
-    file.write_text('{"format": 1, "models": {"x": 3}}')
-    async with fake_pool(tmp_path, model) as pool:
-        assert rows(await embed(pool, ["a"])) == expected(["a"])
-    assert FiguresFile(file).get(key).load_s > 0
 
 
 def test_memory_that_was_measured_grows_at_once_and_shrinks_slowly():
