@@ -81,7 +81,9 @@ class RestShim:
 
 def _create(local: QdrantClient, name: str, body: dict[str, Any]) -> Any:
     request = models.CreateCollection.model_validate(body)
-    return local.create_collection(name, vectors_config=request.vectors)
+    return local.create_collection(
+        name, vectors_config=request.vectors or {}, sparse_vectors_config=request.sparse_vectors
+    )
 
 
 def _upsert(local: QdrantClient, name: str, body: dict[str, Any]) -> Any:

@@ -14,7 +14,16 @@ from uuid import UUID
 from msearchd.aio.child import Limits
 from msearchd.domain.asset import ContentHash, content_uuid
 from msearchd.domain.media import SegmentKind
-from msearchd.domain.space import ModelKey, Point, PointPayload, PointRef, Space, SpaceName, Vectors
+from msearchd.domain.space import (
+    ModelKey,
+    Point,
+    PointPayload,
+    PointRef,
+    Space,
+    SpaceName,
+    SparseVectors,
+    Vectors,
+)
 from msearchd.settings.model import StoreSettings
 from msearchd.store.client import StoreProcess
 from msearchd.store.vector_store import PointFilter, VectorSearch
@@ -45,6 +54,25 @@ def vector_of(content_number: int, seq: int = 0, *, dim: int = DIM) -> list[floa
 def vectors(rows: list[list[float]], *, groups: tuple[int, ...] | None = None) -> Vectors:
     data = b"".join(struct.pack(f"<{len(row)}f", *row) for row in rows)
     return Vectors(data, len(rows), len(rows[0]), groups)
+
+
+VOCABULARY = 1000
+
+
+def sparse_space(name: str) -> Space:
+    return Space(SpaceName(name), ModelKey("model"), "f" * 8, VOCABULARY, distance="dot", sparse=True)
+
+
+def sparse_of(content_number: int, seq: int = 0) -> list[tuple[int, float]]:
+    """Weighted dimensions that follow from what the point stands for; dimension 0 is in all of them."""
+    spread = random.Random(content_number * 1_000_003 + seq)
+    dims = sorted(spread.sample(range(1, VOCABULARY), 40))
+    return [(0, 0.125), *((dim, struct.unpack("<f", struct.pack("<f", 0.2 + spread.random()))[0]) for dim in dims)]
+
+
+def sparse_vectors(rows: list[list[tuple[int, float]]]) -> SparseVectors:
+    data = b"".join(struct.pack("<If", *entry) for row in rows for entry in row)
+    return SparseVectors(data, len(data) // 8, VOCABULARY, tuple(map(len, rows)))
 
 
 def point(space: Space, number: int, seq: int = 0, *, dirs=(1,), kind=SegmentKind.BODY, **more) -> Point:
