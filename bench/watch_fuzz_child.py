@@ -301,11 +301,23 @@ async def _check(watcher: Watcher, memory: MemoryTree, root: Path, faults: Fault
             except errors.RetryLater as trouble:
                 return [f"no sync: {trouble}"]
             lines = differences(memory, root) + list(_books(watcher, root))
-            if not lines or time.monotonic() > until:
+            if not lines:
                 return lines
+            if time.monotonic() > until:
+                return [_state(watcher), *lines]
             await asyncio.sleep(0.2)
     finally:
         faults.is_on = True
+
+
+def _state(watcher: Watcher) -> str:
+    """How the watcher sees its one root."""
+    status = watcher.snapshot()
+    root = status.roots[0]
+    return (
+        f"the root is {root.state} ({root.reason}), scan {root.scan!r}, last whole scan {root.last_scan_ms},"
+        f" {status.pending} pending, {root.unreadable_dirs} unreadable, last doubt: {status.last_doubt}"
+    )
 
 
 def _books(watcher: Watcher, root: Path) -> Iterator[str]:

@@ -45,10 +45,11 @@ def doubt(losses: Losses, *, brake_percent: int) -> str:
     if losses.is_empty:
         doubt = f"it is empty, but {losses.known_files} files were known: is its disk mounted?"
         return f"{doubt} If you emptied it yourself, type: msearch process FOLDER"
-    share = losses.vanished_files * 100
-    if losses.vanished_files >= BRAKE_MIN_FILES and share > losses.known_files * brake_percent:
+    # Some were found and lost again by this very scan, or missed twice: no more can go than there were.
+    vanished = min(losses.vanished_files, losses.known_files)
+    if vanished >= BRAKE_MIN_FILES and vanished * 100 > losses.known_files * brake_percent:
         return (
-            f"{losses.vanished_files} of {losses.known_files} files vanished at once: nothing is deleted until they"
+            f"{vanished} of {losses.known_files} files vanished at once: nothing is deleted until they"
             " are back or the loss is confirmed"
         )
     return ""
