@@ -11,7 +11,7 @@ import os
 import time
 
 from msearchd import errors
-from msearchd.control import EventBus, replies, upkeep_replies
+from msearchd.control import EventBus, replies, search_replies, upkeep_replies
 from msearchd.control.models import ModelPageRow, ModelsPage
 from msearchd.control.spaces import ModelPlan, SpaceRow, SpacesPage
 from msearchd.control.types import path_bytes, path_text
@@ -195,17 +195,17 @@ class FakeControl:
             if spots:
                 hits.append(self._hit(path, text, spots, len(hits) + 1))
         hits.sort(key=lambda hit: -hit.score)
-        return replies.SearchReply(
+        return search_replies.SearchReply(
             hits=hits[: request.limit], took_ms=(time.perf_counter() - began) * 1000,
-            lists=[replies.ListReply(list="words", candidates=len(hits), took_ms=0.1)],
+            lists=[search_replies.ListReply(list="words", candidates=len(hits), took_ms=0.1)],
             missing=[] if self.is_well else ["the model is loading: hits by meaning are missing"],
         )  # fmt: skip
 
     @staticmethod
     def _hit(path, text, spots, rank):
-        return replies.HitReply(
+        return search_replies.HitReply(
             path=path_text(path), modality="text", mime="text/plain", type_label="txt", size_bytes=len(text),
-            modified_ms=1_700_000_000_000, score=float(len(spots)), ranks=[replies.HitRank(list="words", rank=rank, score=1.5)],
+            modified_ms=1_700_000_000_000, score=float(len(spots)), ranks=[search_replies.HitRank(list="words", rank=rank, score=1.5)],
             kind="body", char_start=0, char_end=len(text), snippet=text, highlights=[(at, at + len(word)) for at, word in spots],
         )  # fmt: skip
 

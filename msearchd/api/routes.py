@@ -14,7 +14,7 @@ from msearchd.api.model_routes import MODEL_ROUTES
 from msearchd.api.space_routes import SPACE_ROUTES
 from msearchd.api.table import BASE, Answer, Call, Permission, Row
 from msearchd.api.upkeep_routes import UPKEEP_ROUTES
-from msearchd.control import replies, requests
+from msearchd.control import replies, requests, search_replies
 from msearchd.control.events import Event
 from msearchd.control.types import path_bytes
 
@@ -38,15 +38,16 @@ async def _version(_call: Call) -> replies.VersionReply:
     return replies.VersionReply(version=__version__, api=API_VERSION, api_min=API_OLDEST)
 
 
-async def _search(call: Call) -> replies.SearchReply:
+async def _search(call: Call) -> search_replies.SearchReply:
     return await call.control.search(call.body)
 
 
-async def _search_by_url(call: Call) -> replies.SearchReply:
+async def _search_by_url(call: Call) -> search_replies.SearchReply:
     query: requests.SearchParams = call.query
     request = requests.SearchRequest(
         text=query.q, limit=query.limit, folders=query.folder, types=query.type,
         modified_after_ms=query.modified_after_ms, modified_before_ms=query.modified_before_ms,
+        wait_s=query.wait_s,
     )  # fmt: skip
     return await call.control.search(request)
 
@@ -119,9 +120,9 @@ ROUTES: Final = (
     Row(method="GET", path="/status", name="status", summary="The whole state on one page.",
         handler=_status, reply=replies.StatusReply),
     Row(method="GET", path="/search", name="searchByUrl", summary="Search with a query string.",
-        handler=_search_by_url, query=requests.SearchParams, reply=replies.SearchReply, waits=True),
+        handler=_search_by_url, query=requests.SearchParams, reply=search_replies.SearchReply, waits=True),
     Row(method="POST", path="/search", name="search", summary="Search by meaning, words and names.",
-        handler=_search, body=requests.SearchRequest, reply=replies.SearchReply, waits=True),
+        handler=_search, body=requests.SearchRequest, reply=search_replies.SearchReply, waits=True),
     Row(method="POST", path="/sync", name="sync", summary="Wait until every change made before is searchable.",
         handler=_sync, body=requests.SyncRequest, reply=replies.SyncReply, waits=True),
     Row(method="GET", path="/folders", name="listFolders", summary="Watched folders.",

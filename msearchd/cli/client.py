@@ -56,6 +56,7 @@ def _search_arguments(made: argparse.ArgumentParser) -> None:
         "--type", dest="types", action="append", default=[], metavar="T", help="pdf, .pdf, image, image/* (again: or)"
     )
     made.add_argument("--limit", type=_number(1, 1000, is_whole=True), default=10, metavar="N", help="most hits (10)")
+    made.add_argument("--wait", action="store_true", help="wait up to a minute for a model that still loads")
     made.add_argument("--after", metavar="DATE", help="modified since: 2024-05-01, yesterday, 7d")
     made.add_argument("--before", metavar="DATE", help="modified before")
 

@@ -22,6 +22,8 @@ from msearchd.cli.connection import Daemon, Refused, Unreachable, path_argument
 OK, FAILED, USAGE, BUSY = 0, 1, 2, 75
 #: Asked again and again, so that a progress line moves even where one file takes long.
 _POLL_S = 0.5
+#: So long `search --wait` waits for a model that loads: the most that the API takes.
+_PATIENT_S = 60.0
 #: One call of the API waits at most so long.
 _LONGEST_CALL_S = 600.0
 
@@ -213,6 +215,7 @@ def search(daemon: Daemon, args: Namespace) -> int:
         "limit": args.limit,
         "folders": [path_argument(path) for path in args.folders],
         "types": args.types,
+        **({"wait_s": _PATIENT_S} if args.wait else {}),
     }
     now = dt.datetime.now().astimezone()
     for option in ("after", "before"):
@@ -221,13 +224,13 @@ def search(daemon: Daemon, args: Namespace) -> int:
                 request[f"modified_{option}_ms"] = times.date_ms(date, now=now)
             except ValueError as error:
                 raise WrongUse(f"--{option}: {error}") from error
-    reply = daemon.post("/search", request, timeout_s=60)
+    reply = daemon.post("/search", request, timeout_s=_PATIENT_S + 30)
     if args.json:
         print_json(reply)
         return OK
     _print(render.hits(reply, home=_home(), style=_style(args)))
     if not reply["hits"]:
-        _note(_why_no_hits(daemon, args))
+        _note("ask again, or add --wait" if reply.get("retry_after_s") else _why_no_hits(daemon, args))
     return OK
 
 

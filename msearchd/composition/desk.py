@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from msearchd.aio.aside import told
 from msearchd.composition.children import Children
@@ -29,6 +30,9 @@ from msearchd.search.answer import answer
 from msearchd.search.asker import Asker
 from msearchd.search.examples import Examples
 from msearchd.search.service import SearchService
+
+#: A search may say that it waits so long for a model that loads (control.requests.Patience).
+_LONGEST_WAIT_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +150,7 @@ def _search(life: Life, ground: Ground, children: Children, work: Work) -> Searc
         pool=children.pool,
         key_of=work.change.question_key,
         space_of=work.spaces.of,
-        deadline_s=settings.query_timeout_s,
+        deadline_s=max(settings.query_timeout_s, _LONGEST_WAIT_S),
     )
     examples = Examples(catalog=ground.catalog, readers=children.media_readers, asker=asker)
     rerank = None

@@ -21,11 +21,11 @@ from msearchd.control.replies import (
     ProcessReply,
     ResetReply,
     RetryReply,
-    SearchReply,
     StatusReply,
     SyncReply,
 )
 from msearchd.control.requests import SearchRequest
+from msearchd.control.search_replies import SearchReply
 from msearchd.control.spaces import SpaceDesk
 from msearchd.control.upkeep_replies import BackupReply, QueuePageReply, VerifyReply
 

@@ -20,6 +20,15 @@ _TYPES = 'Type labels ("pdf"), extensions (".pdf"), modalities ("image") or MIME
 Folders = Annotated[list[PathText], Field(max_length=1000, description=_HITS)]
 Types = Annotated[list[str], Field(max_length=100, description=_TYPES)]
 Wait = Annotated[float, Field(ge=0, le=_LONGEST_WAIT_S, description="Answer at the end, at the latest after this.")]
+Patience = Annotated[
+    float | None,
+    Field(
+        ge=0,
+        le=60,
+        description="How long to wait for a model that still loads, in seconds. Absent: one second where words or names "
+        "found something, else search.query_timeout_s.",
+    ),
+]
 EventId = Annotated[
     int, Field(ge=0, le=2**63 - 1, description="Id of the last event seen; absent: from now on."), INTEGRAL
 ]
@@ -57,6 +66,7 @@ class SearchRequest(Request):
     modified_before_ms: TimeMs | None = None
     min_size_bytes: Count | None = None
     max_size_bytes: Count | None = None
+    wait_s: Patience = None
 
     @model_validator(mode="after")
     def _asks_something(self) -> SearchRequest:
@@ -75,6 +85,7 @@ class SearchParams(Request):
     type: Types = Field(default_factory=list)
     modified_after_ms: TimeMs | None = None
     modified_before_ms: TimeMs | None = None
+    wait_s: Patience = None
 
 
 class SyncRequest(Request):

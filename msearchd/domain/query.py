@@ -27,7 +27,7 @@ class SearchQuery:
     """A question in words, by example, or both. `limit` counts files.
 
     `image`, `audio`: a file whose picture or sound is looked for, indexed or not; `like`: a file of any kind, for others
-    like it.
+    like it. `wait_s`: how long to wait for a model that still loads; None: no longer than worth while.
     """
 
     text: str = ""
@@ -36,6 +36,7 @@ class SearchQuery:
     image: bytes | None = None
     audio: bytes | None = None
     like: bytes | None = None
+    wait_s: float | None = None
 
     @property
     def has_example(self) -> bool:

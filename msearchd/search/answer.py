@@ -5,21 +5,23 @@ In: SearchRequest. Out: the control package's SearchReply. Decides nothing.
 
 from __future__ import annotations
 
-from msearchd.control import replies
+from msearchd.control import search_replies
 from msearchd.control.requests import SearchRequest
 from msearchd.control.types import path_bytes, path_text
 from msearchd.domain.query import Filters, Hit, SearchQuery
-from msearchd.search.service import ListReport, SearchService
+from msearchd.search.lists import ListReport
+from msearchd.search.service import SearchService
 
 
-async def answer(service: SearchService, request: SearchRequest) -> replies.SearchReply:
+async def answer(service: SearchService, request: SearchRequest) -> search_replies.SearchReply:
     """Ask *service*. Raises what it raises: BadRequest, RetryLater, Misconfigured."""
     reply = await service.search(query_of(request))
-    return replies.SearchReply(
+    return search_replies.SearchReply(
         hits=[_hit(hit) for hit in reply.hits],
         took_ms=reply.took_ms,
         lists=[_list(report) for report in reply.lists],
         missing=list(reply.missing),
+        retry_after_s=reply.retry_after_s,
     )
 
 
@@ -40,11 +42,12 @@ def query_of(request: SearchRequest) -> SearchQuery:
         image=path_bytes(request.image) if request.image else None,
         audio=path_bytes(request.audio) if request.audio else None,
         like=path_bytes(request.like) if request.like else None,
+        wait_s=request.wait_s,
     )
 
 
-def _hit(hit: Hit) -> replies.HitReply:
-    return replies.HitReply(
+def _hit(hit: Hit) -> search_replies.HitReply:
+    return search_replies.HitReply(
         path=path_text(hit.path),
         modality=hit.modality.value,
         mime=hit.mime,
@@ -52,7 +55,7 @@ def _hit(hit: Hit) -> replies.HitReply:
         size_bytes=hit.size,
         modified_ms=hit.modified_ms,
         score=hit.score,
-        ranks=[replies.HitRank(list=rank.list, rank=rank.rank, score=rank.score) for rank in hit.ranks],
+        ranks=[search_replies.HitRank(list=rank.list, rank=rank.rank, score=rank.score) for rank in hit.ranks],
         kind=None if hit.kind is None else hit.kind.value,
         page=hit.page,
         char_start=hit.char_start,
@@ -66,5 +69,7 @@ def _hit(hit: Hit) -> replies.HitReply:
     )
 
 
-def _list(report: ListReport) -> replies.ListReply:
-    return replies.ListReply(list=report.name, candidates=report.candidates, took_ms=report.took_ms, error=report.error)
+def _list(report: ListReport) -> search_replies.ListReply:
+    return search_replies.ListReply(
+        list=report.name, candidates=report.candidates, took_ms=report.took_ms, error=report.error
+    )

@@ -18,6 +18,8 @@ from msearchd.store.catalog import Catalog
 
 #: Modalities whose models know texts too, with the name of their list where it has no space's name.
 BESIDE_TEXT: Final = {"image": "pictures", "audio": "sounds", "page": "pages"}
+#: States of a model that answers only after it was loaded.
+_NOT_YET: Final = frozenset({"unloaded", "loading"})
 #: Which setting names the model of a modality.
 _SETTING: Final = {"text": "text_model", "image": "image_model", "audio": "audio_model", "page": "page_model"}
 
@@ -35,10 +37,14 @@ class Questions(Protocol):
 
     async def modalities(self) -> tuple[str, ...]: ...  # noqa: D102 - see Asker
     async def ask(self, modality: str, samples: Sequence[Sample], *, role: Role) -> Asked | None: ...  # noqa: D102
+    async def loading_s(self, modality: str) -> float | None: ...  # noqa: D102
 
 
 class Asker:
-    """Shared by all searches; owns nothing. *key_of* names the model that answers for a modality, None: switched off."""
+    """Shared by all searches; owns nothing. *key_of* names the model that answers for a modality, None: switched off.
+
+    *deadline_s* bounds a question whose caller waits for a model to load; who waits less cancels it, and the load goes on.
+    """
 
     def __init__(
         self,
@@ -60,15 +66,26 @@ class Asker:
         return tuple([modality for modality in BESIDE_TEXT if await self._has_points(modality)])
 
     async def ask(self, modality: str, samples: Sequence[Sample], *, role: Role) -> Asked | None:
-        """*samples* (of one kind) in the space of *modality*; None where it is switched off. Raises as Pool.embed."""
+        """*samples* (of one kind) in the space of *modality*; None where it is switched off, or no file is known at all.
+
+        Raises as Pool.embed.
+        """
         key = await self._key_of(modality)
-        if key is None:
+        if key is None or await self._is_empty(modality):
             return None
         space = await self._space_of(key)
         vectors = await self._pool.embed(
             samples, model=key, role=role, lane=Lane.INTERACTIVE, deadline_s=self._deadline_s
         )
         return Asked(space, tuple(each(vectors)))
+
+    async def loading_s(self, modality: str) -> float | None:
+        """How long its model takes until it can be asked, as far as is known (0: not known). None: no wait, or no model."""
+        key = await self._key_of(modality)
+        if key is None or await self._is_empty(modality):
+            return None
+        status = next((one for one in self._pool.snapshot().models if one.name == key), None)
+        return status.load_s if status is not None and status.state in _NOT_YET else None
 
     async def needed(self, modality: str) -> None:
         """Raise Misconfigured where nothing embeds *modality*."""
@@ -81,6 +98,12 @@ class Asker:
         """True where a model embeds *modality*."""
         return await self._key_of(modality) is not None
 
+    async def _is_empty(self, modality: str) -> bool:
+        """True where there is nothing to find: no model is loaded for that. What is pending or blocked counts as something."""
+        if await self._has_points(modality):
+            return False
+        return not any(sum(states.values()) for states in (await self._catalog.counts()).values())
+
     async def _has_points(self, modality: str) -> bool:
         if await self._key_of(modality) is None:
             return False
@@ -89,11 +112,11 @@ class Asker:
 
 
 def each(vectors: Vectors) -> list[Vectors]:
-    """One Vectors for each sample: a row, or all rows of a multi-vector. Pure."""
+    """One Vectors for each sample: a row, all rows of a multi-vector, or all entries of a sparse one. Pure."""
     if vectors.rows is None:
-        return [Vectors(vectors.row(index), 1, vectors.dim) for index in range(vectors.count)]
-    found, at, step = [], 0, vectors.dim * 4
+        return [vectors.part(index, 1) for index in range(vectors.count)]
+    found, at = [], 0
     for count in vectors.rows:
-        found.append(Vectors(bytes(vectors.data[at : at + count * step]), count, vectors.dim, rows=(count,)))
-        at += count * step
+        found.append(vectors.part(at, count, rows=(count,)))
+        at += count
     return found

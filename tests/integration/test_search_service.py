@@ -34,6 +34,9 @@ class Questions:
     async def modalities(self):
         return ()
 
+    async def loading_s(self, modality):
+        return None
+
     async def ask(self, modality, samples, *, role):
         assert modality == "text"
         found = [await self._embed(text) for text in samples]
