@@ -33,6 +33,12 @@ class HintBacklog:
         if len(self._hints) > self._shrink_at:
             self._shrink()
 
+    def put_all(self, more: list[Hint]) -> None:
+        """Take many at once: a few thousand, since the bound is looked at once."""
+        self._hints += more
+        if len(self._hints) > self._shrink_at:
+            self._shrink()
+
     def take(self) -> list[Hint]:
         """All since the last call."""
         taken, self._hints = self._hints, []
@@ -57,7 +63,7 @@ class HintBacklog:
 
 def _listing(hint: Hint) -> Hint:
     """The folder of a file: what is in it is compared by stat, so that it was a write or a deletion does not matter."""
-    return Hint(hint.root, paths.parent(hint.path), flags=hints.DIR | hints.MODIFIED, seen_at=hint.seen_at)
+    return Hint(hint.root, paths.parent(hint.path), flags=hints.DIR | hints.MODIFIED)
 
 
 def _merged(found: list[Hint]) -> list[Hint]:
@@ -69,10 +75,6 @@ def _merged(found: list[Hint]) -> list[Hint]:
         if before is None:
             out[key] = hint
             continue
-        flags = hint.flags
-        if before.flags & (hints.CLOSED | hints.MOVED) and not flags & ~(hints.ATTRIB | hints.DIR):
-            flags |= before.flags & (hints.CLOSED | hints.MOVED)
-        if not before.flags & hints.LOST:
-            flags &= ~hints.LOST
-        out[key] = Hint(*key, hint.is_recursive or before.is_recursive, flags, hint.seen_at)
+        merged = hints.MERGED[before.flags << 8 | hint.flags]
+        out[key] = Hint(*key, hint.is_recursive or before.is_recursive, merged)
     return list(out.values())

@@ -25,19 +25,42 @@ LOST: Final = 128  # repair after lost events, or a mere look by the clock: noth
 class Hint(NamedTuple):
     """Something may have changed at *path* of *root* (relative, b"" is the root itself).
 
-    `is_recursive`: anything below it may have changed too. `seen_at`: seconds of the loop's clock.
+    `is_recursive`: anything below it may have changed too.
     """
 
     root: RootId
     path: bytes
     is_recursive: bool = False
     flags: int = 0
-    seen_at: float = 0.0
 
 
-def new_hint(fields: tuple[RootId, bytes, bool, int, float]) -> Hint:
-    """The same as `Hint(*fields)` at half the cost: one is made of every event."""
+def new_hint(fields: tuple[RootId, bytes, bool, int]) -> Hint:
+    """The same as `Hint(*fields)` at half the cost: one is made of every name that events speak of."""
     return tuple.__new__(Hint, fields)
+
+
+def kept_of_earlier(flags: int) -> int:
+    """Which flags of earlier hints about a place still hold after one that says *flags*.
+
+    A new operation replaces the kind: "deleted, then written" waits for the writer; utime after close does not.
+    """
+    return 0 if flags & ~(ATTRIB | DIR) else CLOSED | MOVED
+
+
+class _Merged(dict[int, int]):
+    """(flags so far << 8 | flags of one more hint) -> flags of both."""
+
+    def __missing__(self, both: int) -> int:
+        before, flags = both >> 8, both & 0xFF
+        merged = flags | (0 if before & MODIFIED else before & kept_of_earlier(flags))
+        if before and not before & LOST:
+            merged &= ~LOST  # something was witnessed
+        self[both] = merged
+        return merged
+
+
+#: What two hints on one place come to: `MERGED[before << 8 | after]`. Asked of every hint; 65,536 entries at the most.
+MERGED: Final = _Merged()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ hints on m paths costs O(n + m log m). Bounded memory: a burst becomes a hint on
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,20 +18,7 @@ from msearchd.domain.asset import RootId, StatFingerprint
 from msearchd.watch import hints, paths
 from msearchd.watch.hints import Hint
 from msearchd.watch.partial import is_partial
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delays:
-    """Quiet time in seconds after the last hint, by what the hint said (measured in research, section 2)."""
-
-    closed_s: float = 0.2
-    created_s: float = 2.0
-    modified_s: float = 1.0
-    gone_s: float = 0.1
-    cap_s: float = 30.0  # a file that never rests is taken as it is
-    tree_s: float = 0.05  # a new directory: look soon, its files' own rest is checked when they are found
-    burst_s: float = 1.0  # many names in one directory: one listing instead
-    burst_cap_s: float = 10.0
+from msearchd.watch.rests import Delays, Rests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +50,12 @@ class Settled:
 class _Entry:
     __slots__ = ("cap_s", "delay_s", "first", "flags", "heap_due", "is_recursive", "is_shallow", "last", "looked")
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, flags: int, delay_s: float, cap_s: float, heap_due: float) -> None:
         self.first = self.last = now
-        self.flags = 0
-        self.delay_s = self.cap_s = 0.0
-        self.heap_due = float("inf")
+        self.flags = flags
+        self.delay_s = delay_s
+        self.cap_s = cap_s
+        self.heap_due = heap_due
         self.is_recursive = self.is_shallow = False
         self.looked: StatFingerprint | None = None
 
@@ -77,9 +65,7 @@ class _Entry:
 
 
 _Key = tuple[RootId, bytes]
-_OFFENDER_BASE_S: Final = 5.0
-_OFFENDER_TOP_S: Final = 60.0
-_OFFENDER_CAP_S: Final = 600.0
+_NEVER: Final = float("inf")
 
 
 class Settler:
@@ -89,13 +75,13 @@ class Settler:
         self._delays = delays or Delays()
         self._bounds = bounds or Bounds()
         self._waiting: dict[_Key, _Entry] = {}
-        self._heap: list[tuple[float, RootId, bytes]] = []
+        self._heap: list[tuple[float, _Key]] = []
         #: Names waiting per directory, to notice a burst.
         self._names: dict[_Key, int] = {}
         #: Keys of the waiting entries that speak for everything below them.
         self._trees: set[_Key] = set()
-        #: Path -> (time of its last emission, emissions in a row), oldest first.
-        self._emitted: OrderedDict[_Key, tuple[float, int]] = OrderedDict()
+        memory_s, max_offenders = self._bounds.offender_memory_s, self._bounds.max_offenders
+        self._rests = Rests(self._delays, offender_memory_s=memory_s, max_offenders=max_offenders)
         self.collapses = 0
 
     def __len__(self) -> int:
@@ -106,33 +92,50 @@ class Settler:
 
     def observe(self, hint: Hint, *, now: float) -> None:
         """Take a hint. Cheap: no heap operation unless it brings the path's time forward."""
-        if not hint.is_recursive and not hint.flags & hints.DIR and is_partial(hint.path.rpartition(b"/")[2]):
-            return  # the rename to its final name will come by itself
-        key = (hint.root, hint.path)
-        if self._absorbed(key, hint, now):
-            return
-        entry = self._waiting.get(key)
-        if entry is None:
-            entry = self._add(key, now)
-        entry.last = max(entry.last, now)
-        self._merge(key, entry, hint, now)
-        self._schedule(key, entry)
-        self._keep_bounds(key, now)
+        self.observe_all((hint,), now=now)
+
+    def observe_all(self, found: Iterable[Hint], *, now: float) -> None:
+        """Take many hints. Those on files of one folder, one after the other, cost about a microsecond each."""
+        waiting, merged, trees = self._waiting, hints.MERGED, self._trees
+        folder: _Key | None = None  # of the hint before
+        is_spoken_for = False
+        for hint in found:
+            root, path, is_recursive, flags = hint
+            if is_recursive or flags & hints.DIR or not path:
+                self._observe_folder(hint, now)
+                folder = None
+                continue
+            above, _, name = path.rpartition(b"/")
+            if folder is None or above != folder[1] or root != folder[0]:
+                folder = (root, above)
+                is_spoken_for = bool(trees) and self._is_below_tree(folder, path)
+            if is_spoken_for:
+                continue
+            entry = waiting.get((root, path))
+            if entry is None:
+                if is_partial(name):
+                    continue  # the rename to its final name will come by itself
+                if self._observe_new_file((root, path), folder, flags, now):
+                    folder = None  # a collapse: what speaks for what may have changed
+                continue
+            entry.last = max(entry.last, now)
+            flags = merged[entry.flags << 8 | flags]
+            if flags != entry.flags or entry.cap_s > self._delays.cap_s:
+                self._set_kind((root, path), entry, flags, now)
 
     def postpone(
         self, settled: Settled, *, now: float, looked: StatFingerprint | None, flags: int = hints.MODIFIED
     ) -> None:
         """Wait for another look: the file is still being written, as far as the last look could tell."""
         key = (settled.root, settled.path)
-        self._undo_emission(key)
-        if self._absorbed(key, Hint(settled.root, settled.path, flags=flags), now):
+        self._rests.undo(key)
+        if self._absorbed(key, flags=flags, now=now):
             return
         entry = self._waiting.get(key)
         if entry is None:
-            entry = self._add(key, now)
+            entry = self._add(key, now, settled.flags)
             entry.first = settled.first_at  # the cap counts from the first hint
-            entry.flags = settled.flags
-            entry.delay_s, entry.cap_s = self._times(key, flags, now)
+            entry.delay_s, entry.cap_s = self._rests.of(key, flags, now=now)
         entry.looked = looked
         self._schedule(key, entry)
         self._keep_bounds(key, now)
@@ -141,13 +144,12 @@ class Settler:
         """Take what has come to rest by *now*, parents before their children, at most *limit*."""
         out: list[Settled] = []
         while self._heap and self._heap[0][0] <= now and len(out) < limit:
-            scheduled, root, path = heapq.heappop(self._heap)
-            key = (root, path)
+            scheduled, key = heapq.heappop(self._heap)
             entry = self._waiting.get(key)
             if entry is None or entry.heap_due != scheduled:
                 continue  # stale: emitted, absorbed, or pushed again with an earlier time
             if entry.due > now:
-                entry.heap_due = float("inf")
+                entry.heap_due = _NEVER
                 self._schedule(key, entry)
                 continue
             is_capped = entry.last + entry.delay_s > now
@@ -157,7 +159,7 @@ class Settler:
 
     def put_back(self, settled: Settled, *, now: float) -> None:
         """It was handed out in vain (what it led to could not be stored): let it come again."""
-        self._undo_emission((settled.root, settled.path))
+        self._rests.undo((settled.root, settled.path))
         is_whole = settled.is_recursive or settled.is_shallow
         self.observe(Hint(settled.root, settled.path, is_recursive=is_whole, flags=settled.flags), now=now)
 
@@ -172,8 +174,8 @@ class Settler:
     def next_due(self) -> float | None:
         """When to call `due` again; None while nothing waits. May be early, never late."""
         while self._heap:
-            scheduled, root, path = self._heap[0]
-            entry = self._waiting.get((root, path))
+            scheduled, key = self._heap[0]
+            entry = self._waiting.get(key)
             if entry is not None and entry.heap_due == scheduled:
                 return scheduled
             heapq.heappop(self._heap)
@@ -183,13 +185,43 @@ class Settler:
         """Drop all that waits for *root*."""
         for key in [key for key in self._waiting if key[0] == root]:
             self._remove(key)
-        for key in [key for key in self._emitted if key[0] == root]:
-            del self._emitted[key]
+        self._rests.forget(root)
 
     # -- entries -------------------------------------------------------------------------------------------------------
 
-    def _add(self, key: _Key, now: float) -> _Entry:
-        entry = self._waiting[key] = _Entry(now)
+    def _observe_new_file(self, key: _Key, folder: _Key, flags: int, now: float) -> bool:
+        """A file of which nothing waits. True if that was one too many, and a whole folder or tree waits instead."""
+        above = self._waiting.get(folder)
+        if above is not None and above.is_shallow and key[1]:
+            above.last = max(above.last, now)  # its listing speaks for it
+            return False
+        delay_s, cap_s = self._rests.of(key, flags, now=now)
+        due = now + min(delay_s, cap_s)
+        self._waiting[key] = _Entry(now, flags, delay_s, cap_s, due)
+        heapq.heappush(self._heap, (due, key))
+        count = self._names[folder] = self._names.get(folder, 0) + 1
+        if count <= self._bounds.max_per_dir and len(self._waiting) <= self._bounds.max_pending:
+            return False
+        self._keep_bounds(key, now)
+        return True
+
+    def _observe_folder(self, hint: Hint, now: float) -> None:
+        key = (hint.root, hint.path)
+        if self._absorbed(key, flags=hint.flags, now=now, is_recursive=hint.is_recursive):
+            return
+        entry = self._waiting.get(key)
+        flags = hint.flags if entry is None else hints.MERGED[entry.flags << 8 | hint.flags]
+        if entry is None:
+            entry = self._add(key, now, flags)
+        entry.last = max(entry.last, now)
+        if hint.is_recursive and not entry.is_recursive:
+            entry.is_recursive, entry.is_shallow = True, False
+            self._trees.add(key)
+        self._set_kind(key, entry, flags, now)
+        self._keep_bounds(key, now)
+
+    def _add(self, key: _Key, now: float, flags: int) -> _Entry:
+        entry = self._waiting[key] = _Entry(now, flags, 0.0, 0.0, _NEVER)
         parent = _parent(key)
         self._names[parent] = self._names.get(parent, 0) + 1
         return entry
@@ -207,7 +239,7 @@ class Settler:
     def _take(self, key: _Key, entry: _Entry, *, now: float | None, is_forced: bool) -> Settled:
         self._remove(key)
         if now is not None and not entry.is_recursive and not entry.is_shallow and entry.flags & ~hints.GONE:
-            self._note_emission(key, now)
+            self._rests.note(key, now)
         return Settled(
             root=key[0],
             path=key[1],
@@ -219,73 +251,41 @@ class Settler:
             is_forced=is_forced,
         )
 
-    def _merge(self, key: _Key, entry: _Entry, hint: Hint, now: float) -> None:
-        was_closed = entry.flags & (hints.CLOSED | hints.MOVED) and not entry.flags & hints.MODIFIED
-        # A new operation replaces the kind: "deleted, then written" waits for the writer; utime after close does not.
-        kind = hint.flags
-        if was_closed and not kind & ~(hints.ATTRIB | hints.DIR):
-            kind |= entry.flags & (hints.CLOSED | hints.MOVED)
-        is_witnessed = entry.flags and not entry.flags & hints.LOST
-        entry.flags = kind & ~hints.LOST if is_witnessed else kind
-        if hint.is_recursive and not entry.is_recursive:
-            entry.is_recursive, entry.is_shallow = True, False
-            self._trees.add(key)
+    def _set_kind(self, key: _Key, entry: _Entry, flags: int, now: float) -> None:
+        """Set what is said of a place, and with it how long it rests."""
+        entry.flags = flags
         if entry.is_recursive:
             entry.delay_s, entry.cap_s = self._delays.tree_s, self._delays.cap_s
         elif entry.is_shallow:
             entry.delay_s, entry.cap_s = self._delays.burst_s, self._delays.burst_cap_s
         else:
-            entry.delay_s, entry.cap_s = self._times(key, entry.flags, now)
-
-    def _times(self, key: _Key, flags: int, now: float) -> tuple[float, float]:
-        d = self._delays
-        if flags & (hints.CLOSED | hints.MOVED):
-            delay = d.closed_s
-        elif flags & hints.CREATED:
-            delay = d.created_s
-        elif flags & hints.GONE:
-            return d.gone_s, d.cap_s  # a deletion is never put off by what the file did before
-        else:
-            delay = d.modified_s
-        at, streak = self._emitted.get(key, (float("-inf"), 0))
-        if streak < 2 or now - at > self._bounds.offender_memory_s:
-            return delay, d.cap_s
-        # Logs, databases, machine images: 5 s, doubled up to a minute (Baloo), indexed at least every 10 minutes
-        # (Syncthing's cap). The first repeat is free: saving a text twice is no offence.
-        return max(delay, min(_OFFENDER_BASE_S * 2.0 ** (streak - 2), _OFFENDER_TOP_S)), max(d.cap_s, _OFFENDER_CAP_S)
-
-    def _note_emission(self, key: _Key, now: float) -> None:
-        at, streak = self._emitted.pop(key, (float("-inf"), 0))
-        self._emitted[key] = (now, streak + 1 if now - at <= self._bounds.offender_memory_s else 1)
-        while len(self._emitted) > self._bounds.max_offenders:
-            self._emitted.popitem(last=False)
-
-    def _undo_emission(self, key: _Key) -> None:
-        at, streak = self._emitted.pop(key, (0.0, 0))
-        if streak > 1:
-            self._emitted[key] = (at, streak - 1)
+            entry.delay_s, entry.cap_s = self._rests.of(key, flags, now=now)
+        self._schedule(key, entry)
 
     def _schedule(self, key: _Key, entry: _Entry) -> None:
         due = entry.due
         if due < entry.heap_due:
             entry.heap_due = due
-            heapq.heappush(self._heap, (due, *key))
+            heapq.heappush(self._heap, (due, key))
 
     # -- bursts --------------------------------------------------------------------------------------------------------
 
-    def _absorbed(self, key: _Key, hint: Hint, now: float) -> bool:
+    def _absorbed(self, key: _Key, *, flags: int, now: float, is_recursive: bool = False) -> bool:
         """True if a waiting entry above (or for the same directory's listing) speaks for this hint already."""
-        root, path = key
-        parent = self._waiting.get(_parent(key))
-        if parent is not None and parent.is_shallow and path and not hint.is_recursive and not hint.flags & hints.DIR:
-            parent.last = max(parent.last, now)
+        folder = _parent(key)
+        above = self._waiting.get(folder)
+        if above is not None and above.is_shallow and key[1] and not is_recursive and not flags & hints.DIR:
+            above.last = max(above.last, now)
             return True
-        if not self._trees:
-            return False
+        return bool(self._trees) and self._is_below_tree(folder, key[1])
+
+    def _is_below_tree(self, folder: _Key, path: bytes) -> bool:
+        """True if an entry for all of *folder*, or of a folder above it, waits. The root, path b"", lies below none."""
+        root, above = folder
         while path:
-            path = path.rpartition(b"/")[0]
-            if (root, path) in self._trees:
+            if (root, above) in self._trees:
                 return True
+            path, above = above, above.rpartition(b"/")[0]
         return False
 
     def _keep_bounds(self, key: _Key, now: float) -> None:
@@ -313,9 +313,9 @@ class Settler:
             entry = self._waiting[key]
             flags, first = flags & entry.flags, min(first, entry.first)
             self._remove(key)
-        if self._absorbed(directory, Hint(*directory, flags=hints.DIR), now):
+        if self._absorbed(directory, flags=hints.DIR, now=now):
             return
-        whole = self._waiting.get(directory) or self._add(directory, now)
+        whole = self._waiting.get(directory) or self._add(directory, now, 0)
         if not whole.is_recursive:
             whole.is_shallow = True
             whole.flags = hints.DIR | hints.MODIFIED | flags
@@ -335,14 +335,13 @@ class Settler:
         for key in [k for k in self._waiting if k[0] == top[0] and (k[1] == top[1] or k[1].startswith(prefix))]:
             flags &= self._waiting[key].flags
             self._remove(key)
-        entry = self._add(top, now)
+        entry = self._add(top, now, hints.DIR | hints.MODIFIED | flags)
         entry.is_recursive = True
-        entry.flags = hints.DIR | hints.MODIFIED | flags
         entry.delay_s, entry.cap_s = self._delays.burst_s, self._delays.burst_cap_s
         self._trees.add(top)
         self._schedule(top, entry)
         if len(self._heap) > 4 * self._bounds.max_pending:  # stale items of what collapsed
-            self._heap = [item for item in self._heap if (item[1], item[2]) in self._waiting]
+            self._heap = [item for item in self._heap if item[1] in self._waiting]
             heapq.heapify(self._heap)
 
 

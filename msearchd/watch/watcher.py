@@ -29,11 +29,12 @@ from msearchd.watch.ignore import Rules
 from msearchd.watch.lane import DiskLane
 from msearchd.watch.ports import ChangeSink, KnownTree
 from msearchd.watch.resolver import Resolved, Resolver
+from msearchd.watch.rests import Delays
 from msearchd.watch.root_keeper import RootKeeper
 from msearchd.watch.roots import kernel_folders_below
 from msearchd.watch.scan import ScanJob, ScanKind, Scanner, vanished_as_hints
 from msearchd.watch.scan_queue import ScanQueue
-from msearchd.watch.settler import Delays, Settled, Settler
+from msearchd.watch.settler import Settled, Settler
 from msearchd.watch.sources.choice import Sources
 from msearchd.watch.status import ScanSummary, Verdict, WatchStatus
 from msearchd.watch.watched import Ticket, WatchedRoot
@@ -258,10 +259,10 @@ class Watcher:
     def _take_hints(self) -> None:
         now = time.monotonic()
         for source in self._sources.all():
-            for hint in source.hints():
-                if not hint.flags & hints.LOST:
-                    self._last_event_ms = time.time_ns() // 1_000_000
-                self._settler.observe(hint, now=now)
+            found = source.hints()
+            if any(not hint.flags & hints.LOST for hint in found):
+                self._last_event_ms = time.time_ns() // 1_000_000
+            self._settler.observe_all(found, now=now)
 
     async def _sleep(self) -> None:
         now = time.monotonic()

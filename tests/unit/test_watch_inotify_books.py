@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from msearchd.domain.asset import RootId
+from msearchd.watch.settler import Settler
 from msearchd.watch.sources import inotify_abi as abi
 from msearchd.watch.sources.drain import Backlog
+from msearchd.watch.sources.gather import gather
 from msearchd.watch.sources.watch_tree import WatchTree
 
 R = RootId(1)
@@ -25,14 +27,71 @@ EVENTS = st.lists(st.tuples(st.integers(-1, 9), st.integers(1, 2**31), st.binary
     lambda b: b.replace(b"\0", b"x"))), max_size=20)  # fmt: skip
 
 
+def parse(buffer):
+    """Whole events, one by one: (watch, mask, name)."""
+    at = 0
+    while at + 16 <= len(buffer):
+        wd, mask, _, length = abi.HEADER.unpack_from(buffer, at)
+        if at + 16 + length > len(buffer):
+            return
+        yield wd, mask, buffer[at + 16 : at + 16 + length].rstrip(b"\0")
+        at += 16 + length
+
+
+def gathered(*buffers):
+    """(hints, rare events) of a stream in pieces, the rest of one put in front of the next."""
+    found, rare, rest = [], [], b""
+    for buffer in buffers:
+        rest += buffer
+        taken = gather(
+            rest,
+            place_of=lambda wd: (R, b"d%d" % wd if wd else b"") if 0 <= wd < 5 else None,
+            put_all=found.extend,
+            rare=lambda wd, mask, name, _: rare.append((wd, mask, name)),
+        )
+        rest = rest[taken:]
+    assert not rest
+    return found, rare
+
+
 @given(EVENTS, st.integers(0, 2000))
 def test_events_survive_any_cut_of_the_stream(events, cut):
     stream = b"".join(event(*e) for e in events)
-    cut = min(cut, len(stream))
-    whole = abi.whole_bytes(stream[:cut])
-    assert whole <= cut
-    again = [*abi.parse(stream[:whole]), *abi.parse(stream[whole:])]
-    assert again == events
+    found, rare = gathered(stream[:cut], stream[cut:])
+    named = [e for e in events if 0 <= e[0] < 5 and e[2]]
+    assert rare == [e for e in events if e not in named]
+    assert {hint.path for hint in found} == {(b"d%d/" % wd if wd else b"") + name for wd, _, name in named}
+
+
+KINDS = [abi.CREATE, abi.CLOSE_WRITE, abi.MODIFY, abi.ATTRIB, abi.DELETE, abi.MOVED_FROM, abi.MOVED_TO]
+
+
+@given(st.lists(st.tuples(
+    st.integers(0, 2), st.sampled_from([*KINDS, *(kind | abi.ISDIR for kind in KINDS)]), st.sampled_from([b"a", b"b"])
+), max_size=30))  # fmt: skip
+def test_what_is_said_at_once_comes_to_the_same_as_what_is_said_one_by_one(events):
+    at_once, one_by_one = Settler(), Settler()
+    at_once.observe_all(gathered(b"".join(event(*e) for e in events))[0], now=1.0)
+    for one in events:
+        one_by_one.observe_all(gathered(event(*one))[0], now=1.0)
+    left, right = ({s.path: s for s in settler.flush()} for settler in (at_once, one_by_one))
+    # A name below a tree that waits already may be told as well, or not: the tree speaks for it.
+    trees = {path for path, s in left.items() if s.is_recursive}
+    assert trees == {path for path, s in right.items() if s.is_recursive}
+    for path in left.keys() | right.keys():
+        if not any(path.startswith(tree + b"/") for tree in trees):
+            assert left[path] == right[path]
+
+
+def test_hints_are_told_before_what_is_rare_and_came_after_them():
+    told = []
+    gather(
+        event(1, abi.CREATE, b"a") + event(-1, abi.Q_OVERFLOW) + event(1, abi.CREATE, b"b"),
+        place_of=lambda wd: (R, b"") if wd == 1 else None,
+        put_all=lambda found: told.extend(hint.path for hint in found),
+        rare=lambda _wd, mask, _name, _place: told.append(mask),
+    )
+    assert told == [b"a", abi.Q_OVERFLOW, b"b"]
 
 
 def test_a_full_backlog_gives_way_to_one_overflow_and_keeps_the_stream_whole():
@@ -54,7 +113,7 @@ def test_a_full_backlog_gives_way_to_one_overflow_and_keeps_the_stream_whole():
     finally:
         os.close(reading)
         os.close(writing)
-    seen = list(abi.parse(got))
+    seen = list(parse(got))
     assert len(b"".join(event(*e) for e in seen)) == len(got)  # nothing half
     assert seen[:3000] == [(1, abi.CREATE, b"a" * 30)] * 3000
     assert (-1, abi.Q_OVERFLOW, b"") in seen

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from msearchd.domain.asset import RootId, StatFingerprint
 from msearchd.watch import hints
 from msearchd.watch.hints import Hint
-from msearchd.watch.settler import Bounds, Delays, Settler
+from msearchd.watch.rests import Delays
+from msearchd.watch.settler import Bounds, Settler
 
 R = RootId(1)
 D = Delays()

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final
 
 from msearchd import errors
-from msearchd.watch.sources import inotify_abi as abi
 
 _SCRIPT: Final = Path(__file__).with_name("drain.py")
 _HOLD_BYTES: Final = 64 * 1024 * 1024  # 1.5 million events while the daemon is busy; then a scan is cheaper
@@ -20,13 +19,13 @@ _BITE_BYTES: Final = 64 * 1024  # about 2,000 events, 3 ms of the loop
 
 
 class DrainProcess:
-    """One drain. `on_events` gets whole events; `on_end` is called once, unless `stop` was."""
+    """One drain. `on_events` gets bytes and says how many of them were whole events; `on_end` is called once, unless `stop` was."""
 
     def __init__(
         self,
         process: asyncio.subprocess.Process,
         pipe: int,
-        on_events: Callable[[bytes], None],
+        on_events: Callable[[bytes], int],
         on_end: Callable[[str], None],
     ) -> None:
         self._process = process
@@ -40,7 +39,7 @@ class DrainProcess:
 
     @classmethod
     async def start(
-        cls, inotify: int, on_events: Callable[[bytes], None], on_end: Callable[[str], None]
+        cls, inotify: int, on_events: Callable[[bytes], int], on_end: Callable[[str], None]
     ) -> DrainProcess:
         """Start it. Raises RetryLater where the system cannot start a process now."""
         ours, theirs = os.pipe()
@@ -88,10 +87,7 @@ class DrainProcess:
                 self._on_end(f"process {self.pid} ended")
             return
         buffer = self._rest + chunk
-        cut = abi.whole_bytes(buffer)
-        self._rest = buffer[cut:]
-        if cut:
-            self._on_events(buffer[:cut])
+        self._rest = buffer[self._on_events(buffer) :]
 
     def _close_pipe(self) -> None:
         if self._pipe >= 0:

@@ -28,7 +28,7 @@ from msearchd.watch.backlog import HintBacklog
 from msearchd.watch.hints import Coverage, Entered, Hint, SourceHealth
 from msearchd.watch.sources import fanotify_abi as abi
 from msearchd.watch.sources.cookies import Cookies
-from msearchd.watch.sources.inotify import meaning
+from msearchd.watch.sources.gather import meaning
 
 log = structlog.get_logger(__name__)
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import functools
 import os
 import time
 from collections.abc import Callable
@@ -26,10 +25,11 @@ from msearchd import errors
 from msearchd.domain.asset import Root, RootId
 from msearchd.watch import hints, paths
 from msearchd.watch.backlog import HintBacklog
-from msearchd.watch.hints import Coverage, Entered, Hint, SourceHealth, new_hint
+from msearchd.watch.hints import Coverage, Entered, Hint, SourceHealth
 from msearchd.watch.sources import inotify_abi as abi
 from msearchd.watch.sources.cookies import Cookies
 from msearchd.watch.sources.drain_process import DrainProcess
+from msearchd.watch.sources.gather import gather
 from msearchd.watch.sources.sweep import Sweep
 from msearchd.watch.sources.watch_tree import Place, WatchTree
 
@@ -45,17 +45,6 @@ _ROOT_MASK: Final = _MASK | abi.DELETE_SELF | abi.MOVE_SELF
 _PROBE_EVERY_S: Final = 30.0
 _PROBE_DEADLINE_S: Final = 5.0
 _COOKIE_EVERY: Final = 120  # probes
-
-_FLAGS: Final = (
-    (abi.CREATE, hints.CREATED),
-    (abi.CLOSE_WRITE, hints.CLOSED),
-    (abi.MODIFY, hints.MODIFIED),
-    (abi.ATTRIB, hints.ATTRIB),
-    (abi.DELETE, hints.GONE),
-    (abi.MOVED_FROM, hints.GONE | hints.MOVED),
-    (abi.MOVED_TO, hints.MOVED),
-    (abi.ISDIR, hints.DIR),
-)
 
 
 class InotifySource:
@@ -225,23 +214,12 @@ class InotifySource:
 
     # -- events (loop) -------------------------------------------------------------------------------------------------
 
-    def _on_events(self, buffer: bytes) -> None:
+    def _on_events(self, buffer: bytes) -> int:
         # The books may change meanwhile: what moves is compared after the move, and these events came before it.
-        places: dict[int, Place | None] = {}
-        put = self._hints.put
-        for wd, mask, name in abi.parse(buffer):
-            if wd not in places:
-                places[wd] = self._place(wd)
-            place = places[wd]
-            if place is not None and name:
-                folder = place[1]
-                flags, is_new_dir = meaning(mask)
-                put(new_hint((place[0], folder + b"/" + name if folder else name, is_new_dir, flags, 0.0)))
-            else:
-                self._on_rare_event(wd, mask, name, place)
-                places.pop(wd, None)
+        taken = gather(buffer, place_of=self._place, put_all=self._hints.put_all, rare=self._on_rare_event)
         if self._hints:
             self._notify()
+        return taken
 
     def _place(self, wd: int) -> Place | None:
         if wd == self._cookie_wd or wd < 0:
@@ -314,16 +292,6 @@ class InotifySource:
             return False
         here = os.fstat(fd)
         return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
-
-
-@functools.cache
-def meaning(mask: int) -> tuple[int, bool]:
-    """(flags of the hint, whether a directory is new there). There are some dozens of masks."""
-    flags = 0
-    for bit, flag in _FLAGS:
-        if mask & bit:
-            flags |= flag
-    return flags, bool(mask & abi.ISDIR and mask & (abi.CREATE | abi.MOVED_TO))
 
 
 class _Coverage:

@@ -10,7 +10,6 @@ import functools
 import os
 import struct
 import termios
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,8 +34,6 @@ _NONBLOCK: Final = 0o4000
 #: struct inotify_event without its name: wd, mask, cookie, length of the name with its padding.
 HEADER: Final = struct.Struct("=iIII")
 OVERFLOW_EVENT: Final = HEADER.pack(-1, Q_OVERFLOW, 0, 0)
-
-Event = tuple[int, int, bytes]  # wd, mask, name (b"": the watched directory itself)
 
 
 @functools.cache
@@ -66,30 +63,6 @@ def unread_bytes(fd: int) -> int:
     count = array.array("i", [0])
     fcntl.ioctl(fd, termios.FIONREAD, count)
     return count[0]
-
-
-def parse(buffer: bytes | bytearray) -> Iterator[Event]:
-    """Whole events of *buffer*; a cut one at its end is left out (see `whole_bytes`)."""
-    at, end = 0, len(buffer)
-    unpack = HEADER.unpack_from
-    while at + 16 <= end:
-        wd, mask, _, length = unpack(buffer, at)
-        stop = at + 16 + length
-        if stop > end:
-            return
-        yield wd, mask, bytes(buffer[at + 16 : stop]).rstrip(b"\0") if length else b""
-        at = stop
-
-
-def whole_bytes(buffer: bytes | bytearray) -> int:
-    """How many bytes at the front of *buffer* are whole events."""
-    at, end = 0, len(buffer)
-    while at + 16 <= end:
-        stop = at + 16 + HEADER.unpack_from(buffer, at)[3]
-        if stop > end:
-            break
-        at = stop
-    return at
 
 
 def watch_limit() -> int:
