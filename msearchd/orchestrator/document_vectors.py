@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from msearchd.domain.sample import Sample
-from msearchd.domain.space import ModelKey, Space, Vectors
+from msearchd.domain.space import SPARSE_ROW_BYTES, ModelKey, Space, SparseVectors, Vectors
 from msearchd.inference.pool import Lane, Pool, Role
 from msearchd.store.vector_cache import VectorCache
 
@@ -27,13 +27,13 @@ class DocumentVectors:
         self._encoder = encoder
 
     async def known(self, keys: Sequence[bytes], *, space: Space) -> list[bytes | None]:
-        """float32[rows, space.dim] of each key as bytes; None where it must be computed: decode only what is None."""
+        """The rows of each key as bytes (float32[rows, space.dim], or entries); None: to be computed, so decoded."""
         if self._cache is None:
             return [None] * len(keys)
         return await self._cache.get(await self._seen_as(space), keys)
 
     async def of(self, samples: Sequence[Sample], keys: Sequence[bytes], *, space: Space, deadline_s: float) -> Vectors:
-        """float32[n, space.dim] of *samples*, all of one kind; several rows each in a multi space. Raises as Pool.embed."""
+        """Vectors of *samples*, all of one kind, of the kind that *space* holds. Raises as Pool.embed."""
         found = await self.known(keys, space=space)
         missing = [place for place, known in enumerate(found) if known is None]
         if missing:
@@ -60,14 +60,17 @@ class DocumentVectors:
 
 def together(each: Sequence[bytes], *, space: Space) -> Vectors:
     """One Vectors of the rows of each sample."""
+    if space.sparse:
+        entries = tuple(len(own) // SPARSE_ROW_BYTES for own in each)
+        return SparseVectors(b"".join(each), sum(entries), space.dim, entries)
     counts = tuple(len(own) // (space.dim * 4) for own in each)
     return Vectors(b"".join(each), sum(counts), space.dim, rows=counts if space.multi else None)
 
 
 def _each(vectors: Vectors) -> list[bytes]:
     found, at = [], 0
-    for count in vectors.rows or (1,) * vectors.count:
-        end = at + count * vectors.dim * 4
+    for count in (1,) * vectors.count if vectors.rows is None else vectors.rows:
+        end = at + count * vectors.row_bytes
         found.append(bytes(vectors.data[at:end]))
         at = end
     return found

@@ -23,8 +23,8 @@ from msearchd import errors
 from msearchd.aio.sqlite import DamagedDatabase, Database, migrate, named_queries
 from msearchd.domain.asset import ContentHash
 from msearchd.domain.media import Segment, SegmentKind
-from msearchd.domain.space import Space, Vectors
-from msearchd.store.half import from_half, to_half
+from msearchd.domain.space import Space, SparseVectors, Vectors
+from msearchd.store.half import entries_from_half, entries_to_half, from_half, to_half
 
 log = structlog.get_logger(__name__)
 
@@ -116,7 +116,11 @@ class VectorCache:
         return CacheStatus(self._vectors, self._bytes, self._max_bytes, self._hits, self._misses)
 
     async def get(self, space: Space, keys: Sequence[bytes]) -> list[bytes | None]:
-        """float32[rows, space.dim] of each key as bytes, in their order; None for what is not known."""
+        """float32[rows, space.dim] of each key as bytes, in their order; None for what is not known.
+
+        Of a sparse space: entries, as SparseVectors has them.
+        """
+        read = entries_from_half if space.sparse else from_half
         today = self._today()
 
         def find(c: sqlite3.Connection) -> tuple[list[bytes | None], list[tuple[int, int]]]:
@@ -125,7 +129,7 @@ class VectorCache:
                 return [None] * len(keys), []
             rows = [c.execute(SQL["find"], (number, key)).fetchone() for key in keys]
             old = [(row[0], today) for row in rows if row is not None and row[1] < today]
-            return [None if row is None else from_half(row[2]) for row in rows], old
+            return [None if row is None else read(row[2]) for row in rows], old
 
         try:
             found, old = await self._database.read(find)
@@ -142,7 +146,8 @@ class VectorCache:
     async def put(self, space: Space, keys: Sequence[bytes], vectors: Vectors) -> None:
         """Remember the vectors of each key: one row each, or `vectors.rows` of them. Twice is once."""
         today = self._today()
-        counts = vectors.rows or (1,) * vectors.count
+        counts = (1,) * vectors.count if vectors.rows is None else vectors.rows
+        halved = entries_to_half if isinstance(vectors, SparseVectors) else to_half
 
         def store(c: sqlite3.Connection) -> tuple[int, int]:
             number = self._space_in(c, space)
@@ -151,8 +156,8 @@ class VectorCache:
                 [number] = c.execute(SQL["space_id"], (space.fingerprint, space.dim)).fetchone()
             added = size = at = 0
             for key, count in zip(keys, counts, strict=True):
-                step = count * vectors.dim * 4
-                half = to_half(vectors.data[at : at + step])
+                step = count * vectors.row_bytes
+                half = halved(vectors.data[at : at + step])
                 at += step
                 if half is None or c.execute(SQL["put"], (number, key, today, half)).fetchone() is None:
                     continue

@@ -1,6 +1,7 @@
 """Known bytes cost no inference: the cache on a real file, its bound, its damage, and the index built again from it."""
 
 import random
+import struct
 from array import array
 
 import pytest
@@ -8,7 +9,7 @@ from orchestrator_world import OrchestratorWorld
 
 from msearchd.domain.asset import AssetState, ContentHash
 from msearchd.domain.media import Segment, SegmentKind
-from msearchd.domain.space import ModelKey, Space, SpaceName, Vectors
+from msearchd.domain.space import ModelKey, Space, SpaceName, SparseVectors, Vectors
 from msearchd.orchestrator.document_vectors import DocumentVectors, together
 from msearchd.store.vector_cache import VectorCache, key_of
 
@@ -90,6 +91,16 @@ async def test_several_rows_of_a_sample_come_back_together(opened):
     await cache.put(space, keys(1, 2), Vectors(many.data, 3, 4, rows=(2, 1)))
     found = await cache.get(space, keys(1, 2))
     assert together(found, space=space) == Vectors(bytes(many.data), 3, 4, rows=(2, 1))
+
+
+async def test_sparse_vectors_come_back_with_their_dimensions_even_one_of_no_entries(opened):
+    cache = await opened()
+    space = Space(SpaceName("words"), ModelKey("words"), "f4", 30_522, "dot", sparse=True)
+    data = b"".join(struct.pack("<If", *entry) for entry in [(3, 0.5), (30_000, 1.25), (7, 2.0)])
+    known = SparseVectors(data, 3, 30_522, (2, 0, 1))
+    await cache.put(space, keys(1, 2, 3), known)
+    assert together(await cache.get(space, keys(1, 2, 3)), space=space) == known
+    assert together(await cache.get(space, keys(3)), space=space) == SparseVectors(data[16:], 1, 30_522, (1,))
 
 
 async def test_over_its_bound_the_longest_not_asked_for_go_first(opened, clock):

@@ -158,10 +158,8 @@ def dirs_of(c: sqlite3.Connection, content_id: ContentId) -> tuple[int, ...]:
 
 def put_space(c: sqlite3.Connection, space: Space, *, modality: str, now_ms: int) -> None:
     """Remember a vector space; twice is once. Raises Bug where the name stands for another space."""
-    c.execute(
-        SQL["put_space"],
-        (space.name, space.model, space.fingerprint, space.dim, space.distance, space.multi, modality, now_ms),
-    )
+    kind = (space.distance, space.multi, space.sparse)
+    c.execute(SQL["put_space"], (space.name, space.model, space.fingerprint, space.dim, *kind, modality, now_ms))
     if (known := space_by_name(c, space.name)) != space:
         message = f"the space {space.name} is {known}, not {space}"
         raise errors.Bug(message)
@@ -196,8 +194,8 @@ def forget_space(c: sqlite3.Connection, name: SpaceName) -> None:
         c.execute(SQL[query], (name,))
 
 
-def _space(name: str, model: str, fingerprint: str, dim: int, distance: str, multi: int) -> Space:
-    return Space(SpaceName(name), ModelKey(model), fingerprint, dim, distance, bool(multi))
+def _space(name: str, model: str, fingerprint: str, dim: int, distance: str, multi: int, sparse: int) -> Space:
+    return Space(SpaceName(name), ModelKey(model), fingerprint, dim, distance, bool(multi), bool(sparse))
 
 
 # -- order of writes -------------------------------------------------------------------------------------------------

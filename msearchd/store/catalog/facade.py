@@ -26,7 +26,7 @@ from msearchd.domain.asset import (
     RootState,
     StatFingerprint,
 )
-from msearchd.domain.media import Extraction, Identified, Segment, SegmentKind
+from msearchd.domain.media import OF_TEXT, Extraction, Identified, Segment, SegmentKind
 from msearchd.domain.space import Space, SpaceName
 from msearchd.store.catalog import contents, known, paths, reset, segments, status, sweep, tree
 from msearchd.store.catalog.rows import KIND_CODES, AssetRow, ContentRow, Totals, TreeMove
@@ -267,7 +267,7 @@ class Catalog(CatalogSearch):
         """
         query = segments.SQL["contents_lacking"]
         arguments: list[SpaceName | ContentId | int] = [space, after, limit]
-        if serves != "text":
+        if serves not in OF_TEXT:
             query = segments.SQL["contents_lacking_kind"]
             arguments.append(KIND_CODES[_SAMPLE_KIND[serves]])
         return await self._database.read(lambda c: [ContentId(row[0]) for row in c.execute(query, arguments)])

@@ -184,11 +184,11 @@ class SpaceBook:
 
 
 def _record(
-    name: str, model: str, fingerprint: str, dim: int, distance: str, multi: int, modality: str, is_active: int,
+    name: str, model: str, fingerprint: str, dim: int, distance: str, multi: int, sparse: int, modality: str, is_active: int,
     phase: str, since_ms: int, is_filling: int, target: str, made_by: str, held: int, points: int,
 ) -> SpaceRecord:  # fmt: skip
     return SpaceRecord(
-        space=_space(name, model, fingerprint, dim, distance, multi),
+        space=_space(name, model, fingerprint, dim, distance, multi, sparse),
         modality=modality,
         phase=Phase.SERVING if is_active else Phase(phase),
         since_ms=since_ms,
@@ -200,5 +200,5 @@ def _record(
     )
 
 
-def _space(name: str, model: str, fingerprint: str, dim: int, distance: str, multi: Any) -> Space:
-    return Space(SpaceName(name), ModelKey(model), fingerprint, dim, distance, bool(multi))
+def _space(name: str, model: str, fingerprint: str, dim: int, distance: str, multi: Any, sparse: Any) -> Space:
+    return Space(SpaceName(name), ModelKey(model), fingerprint, dim, distance, bool(multi), bool(sparse))

@@ -98,17 +98,17 @@ SELECT id FROM content WHERE id > ?1 AND visible > 0 AND extracted_ms IS NOT NUL
 SELECT 1 FROM total WHERE name = 'segments' AND n > 0;
 
 -- put_space --  A vector space.
-INSERT INTO space (name, model, fingerprint, dim, distance, multi, modality, made_ms)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (name) DO NOTHING;
+INSERT INTO space (name, model, fingerprint, dim, distance, multi, sparse, modality, made_ms)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (name) DO NOTHING;
 
 -- spaces --  All of them, oldest first.
-SELECT name, model, fingerprint, dim, distance, multi FROM space ORDER BY rowid;
+SELECT name, model, fingerprint, dim, distance, multi, sparse FROM space ORDER BY rowid;
 
 -- space_by_name --  One of them.
-SELECT name, model, fingerprint, dim, distance, multi FROM space WHERE name = ?1;
+SELECT name, model, fingerprint, dim, distance, multi, sparse FROM space WHERE name = ?1;
 
 -- active_space --  The one that answers questions of a modality.
-SELECT name, model, fingerprint, dim, distance, multi FROM space WHERE modality = ?1 AND is_active = 1;
+SELECT name, model, fingerprint, dim, distance, multi, sparse FROM space WHERE modality = ?1 AND is_active = 1;
 
 -- deactivate_spaces --  None answers for a modality.
 UPDATE space SET is_active = 0 WHERE modality = ?1 AND is_active = 1;

@@ -1,15 +1,15 @@
 -- Spaces side by side. Read by msearchd/store/catalog/space_book.py.
 
 -- records --  All of them, oldest first.
-SELECT name, model, fingerprint, dim, distance, multi, modality, is_active, phase, since_ms, is_filling, target, made_by,
+SELECT name, model, fingerprint, dim, distance, multi, sparse, modality, is_active, phase, since_ms, is_filling, target, made_by,
     contents, points FROM space ORDER BY rowid;
 
 -- record --  One of them.
-SELECT name, model, fingerprint, dim, distance, multi, modality, is_active, phase, since_ms, is_filling, target, made_by,
+SELECT name, model, fingerprint, dim, distance, multi, sparse, modality, is_active, phase, since_ms, is_filling, target, made_by,
     contents, points FROM space WHERE name = ?1;
 
 -- by_target --  The one that jobs of a model key mean.
-SELECT name, target, fingerprint, dim, distance, multi FROM space WHERE target = ?1;
+SELECT name, target, fingerprint, dim, distance, multi, sparse FROM space WHERE target = ?1;
 
 -- untarget --  No jobs mean any of a modality.
 UPDATE space SET target = '' WHERE modality = ?1;
