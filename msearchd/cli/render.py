@@ -231,6 +231,8 @@ def _watch(watch: Reply, style: Style) -> str:
     parts = [f"{clean(watch['backend'])} {health}", clean(watch.get("advice", ""))]
     parts += [plural(watch["overflows"], "overflow")] if watch.get("overflows") else []
     parts += [f"{plural(watch['pending'], 'change')} settling"] if watch.get("pending") else []
+    if watch.get("last_doubt_ms"):
+        parts.append(f"{times.local_time(watch['last_doubt_ms'])}: {clean(watch['last_doubt'])}")
     return ", ".join(part for part in parts if part)
 
 

@@ -45,6 +45,8 @@ class WatchReply(Reply):
     advice: Text = ""
     overflows: Count = 0
     pending: Annotated[Count, Field(description="Changes seen that have not settled yet.")] = 0
+    last_doubt: Annotated[Text, Field(description="What last made a comparison of everything necessary.")] = ""
+    last_doubt_ms: Annotated[TimeMs | None, Field(description="When that was; null: never since the start.")] = None
 
 
 class QueueReply(Reply):

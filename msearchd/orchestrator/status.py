@@ -118,13 +118,7 @@ class StatusPage:
             config_file=source.config_file,
             resident_bytes=resident_bytes(os.getpid()),
             folders=[folder_reply(root, files.get(root.id, {}), watch) for root in roots],
-            watch=WatchReply(
-                backend=watch.backend,
-                health=watch.health,
-                advice=watch.advice,
-                overflows=watch.overflows,
-                pending=watch.pending,
-            ),
+            watch=watch_reply(watch),
             queue=QueueReply(
                 ready=counts.ready,
                 running=counts.running,
@@ -206,6 +200,19 @@ def model_reply(model: ModelStatus) -> ModelReply:
         resident_bytes=model.resident_bytes,
         restarts=model.restarts,
         waiting=model.waiting,
+    )
+
+
+def watch_reply(watch: WatchStatus) -> WatchReply:
+    """Health of watching, with what last cast doubt on it."""
+    return WatchReply(
+        backend=watch.backend,
+        health=watch.health,
+        advice=watch.advice,
+        overflows=watch.overflows,
+        pending=watch.pending,
+        last_doubt=watch.last_doubt,
+        last_doubt_ms=watch.last_doubt_ms or None,
     )
 
 

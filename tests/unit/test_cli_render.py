@@ -112,3 +112,18 @@ def test_an_empty_queue_has_neither_rate_nor_time_left():
     reply["queue"]["ready"] = 5
     queue = next(line for line in render.status(reply, home="/h", style=PLAIN) if line.startswith("queue"))
     assert "1.2 files/s" in queue
+
+
+def test_the_watch_line_says_what_last_cast_doubt_and_when():
+    watch = {"backend": "inotify", "health": "ok", "last_doubt": "the clock was set: folders are compared once more"}
+    reply = {
+        "version": "1", "state": "ready", "uptime_s": 1.0, "pid": 1, "folders": [], "watch": watch,
+        "store": {"backend": "edge", "is_ok": True, "points": 0, "disk_bytes": 0},
+        "queue": {"ready": 0, "running": 0, "failed": 0}, "progress": {},
+    }  # fmt: skip
+    line = next(line for line in render.status(reply, home="/h", style=PLAIN) if line.startswith("watch"))
+    assert line.endswith("inotify ok")
+    watch["last_doubt_ms"] = 1_700_000_000_000
+    line = next(line for line in render.status(reply, home="/h", style=PLAIN) if line.startswith("watch"))
+    assert line.endswith(": the clock was set: folders are compared once more")
+    assert "2023-11-1" in line
