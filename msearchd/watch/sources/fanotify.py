@@ -37,6 +37,8 @@ _MASK: Final = (
 )  # fmt: skip
 _READ_BYTES: Final = 64 * 1024
 _MAX_REMEMBERED: Final = 50_000  # places of directories, 10 MB
+#: What is said of a directory that is gone, or of another file system than the one that is mounted there now.
+_NOT_THERE: Final = frozenset({errno.ESTALE, errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EOPNOTSUPP})
 _TREE_CHANGED: Final = abi.MOVED_FROM | abi.MOVED_TO | abi.DELETE
 
 
@@ -84,8 +86,7 @@ class FanotifySource:
     async def remove_root(self, root_id: RootId) -> None:
         """Pass over its events. The mark stays: other roots may lie on the same file system."""
         self._devices.pop(root_id, None)
-        self._bases = {key: base for key, base in self._bases.items() if key[0] != root_id}
-        self._places = {}
+        self._put_bases({key: base for key, base in self._bases.items() if key[0] != root_id})
 
     def hints(self) -> list[Hint]:
         """All hints since the last call."""
@@ -123,12 +124,21 @@ class FanotifySource:
     def _mark(self, root: RootId, path: bytes) -> int:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            abi.mark_file_system(self._fd, self._mask, fd)
             base = _Base(root, os.path.realpath(path), b"", os.fstatvfs(fd).f_fsid)
-            self._bases = {**self._bases, (root, b""): base}
+            self._put_bases({**self._bases, (root, b""): base})
+            abi.mark_file_system(self._fd, self._mask, fd)
             return os.fstat(fd).st_dev
         finally:
             os.close(fd)
+
+    def _put_bases(self, bases: dict[tuple[RootId, bytes], _Base]) -> None:
+        """Before the mark that belongs to them: an event that comes between the two would be of a folder that lies nowhere.
+
+        Places are forgotten afterwards, for those that were found by the bases of before. The loop may be finding one in
+        this very moment: it keeps what it finds in the dictionary that it began with, which nobody asks any more.
+        """
+        self._bases = bases
+        self._places = {}
 
     def enter(self, root: RootId, path: bytes, fd: int) -> Entered:
         """Mark the file system of a folder that is mounted in the root; all others are marked with their root."""
@@ -140,10 +150,10 @@ class FanotifySource:
         if any(self._bases[key].file_system == file_system and key[1] != path for key in above):
             return Entered()  # a folder below the mount point
         with contextlib.suppress(OSError):  # a file system without handles: found by scans
-            abi.mark_file_system(self._fd, self._mask, fd)
             base = _Base(root, paths.join(top.path, path), path, file_system)
             is_new = self._bases.get((root, path)) != base
-            self._bases = {**self._bases, (root, path): base}
+            self._put_bases({**self._bases, (root, path): base})  # equal ones too: places were found while it was away
+            abi.mark_file_system(self._fd, self._mask, fd)
             return Entered(is_new=is_new)
         return Entered()
 
@@ -165,12 +175,14 @@ class FanotifySource:
 
     def _on_event(self, event: abi.Event) -> None:
         key = (event.file_system, event.handle)
-        places = self._places.get(key)
+        remembered = self._places  # before the bases are read: see _put_bases
+        places = remembered.get(key)
         if places is None:
-            places = tuple(self._find(event))
-            if len(self._places) >= _MAX_REMEMBERED:
-                self._places = {}
-            self._places[key] = places
+            places, is_certain = self._find(event)
+            if len(remembered) >= _MAX_REMEMBERED:
+                remembered.clear()
+            if is_certain:
+                remembered[key] = places
         flags, is_new_dir = meaning(event.mask)
         for root, folder in places:
             path = folder if event.name == b"." else paths.join(folder, event.name)
@@ -178,24 +190,35 @@ class FanotifySource:
         if event.mask & abi.ONDIR and event.mask & _TREE_CHANGED:
             self._places = {}  # whatever lies below it has another place now, or none
 
-    def _find(self, event: abi.Event) -> list[tuple[RootId, bytes]]:
-        """Where the directory of *event* lies in the roots, now. Nowhere: it is another's, or is gone (its parent tells)."""
-        found = []
+    def _find(self, event: abi.Event) -> tuple[tuple[tuple[RootId, bytes], ...], bool]:
+        """(where the directory of *event* lies in the roots now, whether that may be remembered).
+
+        Nowhere: it is another's, or is gone (its parent tells). Where it cannot be told the whole root is in doubt.
+        """
+        found, is_certain = [], True
         for base in self._bases.values():
             if base.file_system != event.file_system:
                 continue
-            with contextlib.suppress(OSError):
+            try:
                 path = _path_of(base.path, event.handle)
-                if paths.is_below(path, base.path):
-                    found.append((base.root, paths.join(base.relative, path[len(base.path.rstrip(b"/")) + 1 :])))
-        return found
+            except OSError as error:
+                is_certain = False
+                if error.errno not in _NOT_THERE:
+                    self._doubt(base.root, f"a folder cannot be found by its handle: {error.strerror}")
+                continue
+            if paths.is_below(path, base.path):
+                found.append((base.root, paths.join(base.relative, path[len(base.path.rstrip(b"/")) + 1 :])))
+        return tuple(found), is_certain
 
     def _lost(self, reason: str) -> None:
         log.warning("watch events lost, scanning", backend=self.name, reason=reason)
         self._cookies.lost()
-        self._last_loss = (time.time_ns() // 1_000_000, f"{reason}: everything was compared once more")
         for root in self._devices:
-            self._hints.put(Hint(root, b"", is_recursive=True, flags=hints.LOST | hints.DIR))
+            self._doubt(root, reason)
+
+    def _doubt(self, root: RootId, reason: str) -> None:
+        self._last_loss = (time.time_ns() // 1_000_000, f"{reason}: everything was compared once more")
+        self._hints.put(Hint(root, b"", is_recursive=True, flags=hints.LOST | hints.DIR))
 
 
 class _Coverage:
