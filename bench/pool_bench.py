@@ -48,6 +48,8 @@ from msearchd.orchestrator.model_turns import ModelTurns
 from msearchd.settings.model import EmbeddingModel, InferenceSettings
 
 ONE, TWO = ModelKey("one"), ModelKey("two")
+#: Of a job of the turns: short, so that a thousand are minutes of a core, and what loading costs weighs the more.
+_JOB_CHARS = 400
 SIZES = (256, 512, 1024, 2048, 4096, 8192)
 #: Runs by itself: learns a size from the same passages as a worker does, then meets it with fixed ones, in turns.
 _SWEEP = """
@@ -154,11 +156,11 @@ async def cycles(report: Report, options: Any) -> None:
     report.bar(f"memory kept after {options.cycles} cycles against after one", value=kept[-1] / kept[0], at_most=1.02)
 
 
-async def work_through(models: dict[ModelKey, int], *, is_by_turns: bool = True) -> tuple[float, float]:
-    """CPU and wall seconds of jobs that embed one passage each, so many of each model, mixed by a fixed seed."""
+async def work_through(models: dict[ModelKey, int], *, is_by_turns: bool = True) -> tuple[float, float, int]:
+    """CPU and wall seconds, and loads, of jobs that embed one short passage each: so many of each model, mixed by a seed."""
     order = [name for name, count in models.items() for _ in range(count)]
     random.Random(2).shuffle(order)
-    texts = passages(400)
+    texts = [text[:_JOB_CHARS] for text in passages(400)]
     with tempfile.TemporaryDirectory() as folder:
         async with pool_of(model(ONE), model(TWO, query_prompt="two: "), max_loaded=1) as pool:
 
@@ -197,8 +199,10 @@ async def work_through(models: dict[ModelKey, int], *, is_by_turns: bool = True)
             await pool.preload(ONE)
             await pool.unload(ONE)
             cpu, began = tree_cpu_s(os.getpid()), time.monotonic()
+            before = sum(one.loads for one in pool.snapshot().models)
             await with_queue(Path(folder) / "queue.db", drain)
-            return tree_cpu_s(os.getpid()) - cpu, time.monotonic() - began
+            loads = sum(one.loads for one in pool.snapshot().models) - before
+            return tree_cpu_s(os.getpid()) - cpu, time.monotonic() - began, loads
 
 
 async def turns(report: Report, options: Any) -> None:
@@ -206,10 +210,10 @@ async def turns(report: Report, options: Any) -> None:
     alone = [await work_through({name: half}) for name in (ONE, TWO)]
     mixed = await work_through({ONE: half, TWO: half})
     lru = await work_through({ONE: sample, TWO: sample}, is_by_turns=False)
-    alone_cpu, alone_s = sum(cpu for cpu, _ in alone), sum(wall for _, wall in alone)
-    report.row(f"{options.jobs} mixed jobs of two models (s)", cpu=mixed[0], wall=mixed[1])
+    alone_cpu, alone_s = sum(cpu for cpu, _, _ in alone), sum(wall for _, wall, _ in alone)
+    report.row(f"{options.jobs} mixed jobs of two models (s)", cpu=mixed[0], wall=mixed[1], loads=mixed[2])
     report.row("the sum of each alone (s)", cpu=alone_cpu, wall=alone_s)
-    report.row(f"plain LRU, {2 * sample} jobs (s)", cpu=lru[0], wall=lru[1])
+    report.row(f"plain LRU, {2 * sample} jobs (s)", cpu=lru[0], wall=lru[1], loads=lru[2])
     lru_ratio = (lru[0] / (2 * sample)) / (alone_cpu / options.jobs)
     report.row("CPU of a job against alone", by_turns=mixed[0] / alone_cpu, plain_lru=lru_ratio)
     report.bar("mixed jobs against the sum of each alone, CPU", value=mixed[0] / alone_cpu, at_most=1.15)

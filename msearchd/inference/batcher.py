@@ -2,7 +2,8 @@
 
 In: calls with some samples each, all of one kind. Out: their vectors in the order of the call. Calls are gathered while the worker
 computes; an idle worker gets a lone call at once, there is no timer. At most two windows are in flight.
-A worker that dies costs nobody a failure but the sample that kills it: what was at work is sent again, then halved.
+A worker that dies costs nobody a failure but the sample that kills it: what was at work is sent again, first to another copy
+of the model where one lives, then halved.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -21,8 +21,9 @@ from msearchd.aio.child import LinkLost, Reply
 from msearchd.domain.sample import Sample
 from msearchd.domain.space import Vectors
 from msearchd.inference import parcel, windows
-from msearchd.inference.gathered import Gathered, each_item
-from msearchd.inference.parcel import Group
+from msearchd.inference.gathered import each_item
+from msearchd.inference.passages import Call, Passage, Window, poison, while_group
+from msearchd.inference.worker_process import StartFailed
 
 log = structlog.get_logger(__name__)
 
@@ -30,64 +31,12 @@ log = structlog.get_logger(__name__)
 Send = Callable[[Mapping[str, Any], bytes], AsyncGenerator[Reply, None]]
 
 
-@dataclass(slots=True, eq=False)
-class _Call:
-    """One caller: its samples' rows fill up in any order."""
-
-    group: Group
-    count: int
-    done: asyncio.Future[Vectors]
-    left: int
-    rows: Gathered = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.rows = Gathered(self.count)
-
-    def place(self, index: int, rows: memoryview, *, count: int | None, cost: int, dim: int) -> None:
-        self.rows.place(index, rows, count=count, cost=cost)
-        self.left -= 1
-        if self.left == 0 and not self.done.done():
-            self.done.set_result(self.rows.vectors(dim))
-
-    def fail(self, error: errors.MsearchError) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
-
-
-@dataclass(slots=True, eq=False)
-class _Passage:
-    """A sample that waits or travels; `passages` counts them, whatever their kind."""
-
-    call: _Call
-    index: int
-    sample: Sample
-    cost: int
-    size_bytes: int
-    crashes: int = 0
-    shortages: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class _Window:
-    """One request. Of two in flight only the older is at work: the other is innocent of a crash."""
-
-    passages: list[_Passage]
-    is_suspect: bool = False
-    wants_fresh_worker: bool = False
-    is_innocent: bool = False
-    plan: list[list[int]] = field(default_factory=list)
-    dim: int = 0
-    answered: set[int] = field(default_factory=set)
-
-    def open_passages(self) -> list[_Passage]:
-        return [passage for index, passage in enumerate(self.passages) if index not in self.answered]
-
-
 class Batcher:
     """Owned by one resident; all state is touched on the loop alone.
 
     *batch_cost* is the rough cost of a full batch of a kind; *restart* ends the worker (the next request starts a fresh
-    one); *forgive* lets a dead one start again without back-off; *on_killed* hears of a worker that was killed.
+    one); *forgive* lets a dead one start again without back-off; *on_killed* hears of a worker that was killed; *elsewhere* is
+    the batcher of another copy of the model whose worker lives, or None.
     """
 
     def __init__(
@@ -98,6 +47,7 @@ class Batcher:
         restart: Callable[[], Awaitable[None]],
         forgive: Callable[[], Awaitable[None]],
         on_killed: Callable[[], None],
+        elsewhere: Callable[[], Batcher | None] = lambda: None,
     ) -> None:
         self._send = send
         self._cost_of_batch = batch_cost
@@ -105,10 +55,11 @@ class Batcher:
         self._restart = restart
         self._forgive = forgive
         self._on_killed = on_killed
-        self._waiting: collections.deque[_Passage] = collections.deque()
+        self._elsewhere = elsewhere
+        self._waiting: collections.deque[Passage] = collections.deque()
         self._waiting_cost = 0
-        self._isolated: collections.deque[_Window] = collections.deque()
-        self._in_flight: dict[asyncio.Task[None], _Window] = {}  # oldest first
+        self._isolated: collections.deque[Window] = collections.deque()
+        self._in_flight: dict[asyncio.Task[None], Window] = {}  # oldest first
         self._pump_is_due = False
         self.passages = 0
 
@@ -153,13 +104,18 @@ class Batcher:
         Raises BadAsset that names the sample that cannot be embedded, or what loading the model raises.
         """
         group = parcel.group_of(samples[0], role=role)
-        call = _Call(group, len(samples), asyncio.get_running_loop().create_future(), len(samples))
+        call = Call(group, len(samples), asyncio.get_running_loop().create_future(), len(samples))
         for index, sample in enumerate(samples):
             cost = parcel.cost_of(sample)
-            self._waiting.append(_Passage(call, index, sample, cost, parcel.size_bytes(sample)))
+            self._waiting.append(Passage(call, index, sample, cost, parcel.size_bytes(sample)))
             self._waiting_cost += cost
         self._pump_soon()
         return await call.done  # cancelled: the future is, and passages of a done call are dropped when met
+
+    def take_over(self, found: Sequence[Window]) -> None:
+        """Send *found* next, each alone: another copy's worker died at them."""
+        self._isolated.extend(found)
+        self._pump_soon()
 
     async def close(self) -> None:
         """End windows in flight; all callers hear RetryLater."""
@@ -195,7 +151,7 @@ class Batcher:
         self._in_flight.pop(task, None)
         self._pump_soon()
 
-    def _next_window(self) -> _Window | None:
+    def _next_window(self) -> Window | None:
         # Suspects of a crash travel alone: no neighbour may die with them.
         while self._isolated:
             if self._in_flight:
@@ -211,11 +167,11 @@ class Batcher:
             ):
                 return None
             if passages := [passage for passage in self._take() if not passage.call.done.done()]:
-                return _Window(passages)
+                return Window(passages)
 
-    def _take(self) -> list[_Passage]:
+    def _take(self) -> list[Passage]:
         first = self._waiting[0].call.group
-        sizes = ((passage.cost, passage.size_bytes) for passage in _while_group(self._waiting, first))
+        sizes = ((passage.cost, passage.size_bytes) for passage in while_group(self._waiting, first))
         taken = [self._waiting.popleft() for _ in range(windows.take_count(sizes, batch_cost=self._batch_cost()))]
         self._waiting_cost -= sum(passage.cost for passage in taken)
         return taken
@@ -229,7 +185,7 @@ class Batcher:
 
     # -- one window ----------------------------------------------------------------------------------------------------
 
-    async def _run(self, window: _Window) -> None:
+    async def _run(self, window: Window) -> None:
         try:
             if window.wants_fresh_worker:
                 await self._restart()
@@ -243,6 +199,9 @@ class Batcher:
         except LinkLost as error:
             self._after_crash(window, error)
         except errors.MsearchError as error:
+            # A worker that cannot be started now is no fault of theirs either.
+            if isinstance(error, StartFailed) and not window.was_moved and self._move([window.rest()]):
+                return
             for passage in window.open_passages():
                 passage.call.fail(error)
         except Exception as error:
@@ -250,7 +209,7 @@ class Batcher:
                 passage.call.fail(errors.Bug(f"{type(error).__name__}: {error}"))
             raise
 
-    def _take_frame(self, window: _Window, reply: Reply) -> None:
+    def _take_frame(self, window: Window, reply: Reply) -> None:
         if "plan" in reply.args:
             window.plan, window.dim = reply.args["plan"], int(reply.args["dim"])
         rows: list[int] = reply.args.get("rows", [])
@@ -267,13 +226,13 @@ class Batcher:
                     self._after_shortage(window.passages[index], reason)
             case "poison":
                 for index in rows:
-                    window.passages[index].call.fail(_poison(window.passages[index], reason))
+                    window.passages[index].call.fail(poison(window.passages[index], reason))
 
-    def _after_shortage(self, passage: _Passage, reason: str) -> None:
+    def _after_shortage(self, passage: Passage, reason: str) -> None:
         """One text alone did not fit: once more in a fresh worker, then later (not the file is bad)."""
         passage.shortages += 1
         if passage.shortages == 1:
-            self._isolated.append(_Window([passage], wants_fresh_worker=True))
+            self._isolated.append(Window([passage], wants_fresh_worker=True))
             return
         passage.call.fail(
             errors.RetryLater(
@@ -283,7 +242,7 @@ class Batcher:
             )
         )
 
-    def _after_crash(self, window: _Window, error: LinkLost) -> None:
+    def _after_crash(self, window: Window, error: LinkLost) -> None:
         others = [other for other in self._in_flight.values() if other is not window]
         if window.is_innocent or any(self._is_older(other, window) for other in others):
             self._wait_again(window.open_passages())
@@ -311,28 +270,27 @@ class Batcher:
         log.warning("worker died at work", suspects=len(suspects), crashes=crashes, reason=str(error))
         if step.is_poison:
             passage = window.passages[suspects[0]]
-            passage.call.fail(_poison(passage, f"it ended its model's process twice ({error})"))
-        groups = [[window.passages[index] for index in group] for group in step.again]
-        self._isolated.extend(_Window(group, is_suspect=True) for group in groups)
+            passage.call.fail(poison(passage, f"it ended its model's process twice ({error})"))
+        again = [Window([window.passages[index] for index in group], is_suspect=True) for group in step.again]
+        # The first crash may be the worker's own (its device, the kernel): a copy that lives need not wait for a restart.
+        # The second one is the batch's, and its halves search for the culprit at one place: nobody else dies for it.
+        if crashes > 1 or not self._move(again):
+            self._isolated.extend(again)
 
-    def _is_older(self, one: _Window, other: _Window) -> bool:
+    def _move(self, found: Sequence[Window]) -> bool:
+        """Hand *found* to another copy of the model; False where none lives. Their calls stay the callers' own."""
+        other = self._elsewhere()
+        if other is None or not found:
+            return False
+        for window in found:
+            window.was_moved = True
+        other.take_over(found)
+        return True
+
+    def _is_older(self, one: Window, other: Window) -> bool:
         order = list(self._in_flight.values())
         return order.index(one) < order.index(other)
 
-    def _wait_again(self, passages: list[_Passage]) -> None:
+    def _wait_again(self, passages: list[Passage]) -> None:
         self._waiting.extendleft(reversed(passages))
         self._waiting_cost += sum(passage.cost for passage in passages)
-
-
-def _while_group(passages: collections.deque[_Passage], group: Group) -> Iterator[_Passage]:
-    for passage in passages:
-        if passage.call.group != group:
-            return
-        yield passage
-
-
-def _poison(passage: _Passage, reason: str) -> errors.BadAsset:
-    return errors.BadAsset(
-        f"passage {passage.index} of {passage.call.count} cannot be embedded: {reason}",
-        hint="its neighbours in other files are not touched",
-    )

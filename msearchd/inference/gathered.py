@@ -5,8 +5,10 @@ In: frames of an embed answer. Out: Vectors. Never copies a row before all of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any
 
+from msearchd import errors
 from msearchd.aio.child import Reply
 from msearchd.domain.space import Vectors
 
@@ -46,3 +48,24 @@ def each_item(reply: Reply) -> Iterator[tuple[int, memoryview, int | None, int]]
     for index, count, cost in zip(rows, each, costs, strict=True):
         yield index, body[start * size : (start + count) * size], None if counts is None else count, cost
         start += count
+
+
+async def whole_answer(
+    frames: AsyncIterator[Reply], *, count: int, dim: int, told: Callable[[Mapping[str, Any]], None]
+) -> Vectors:
+    """The rows of all *count* samples of one request; *told* hears each frame's header.
+
+    Raises BadAsset that names the sample that cannot be embedded, RetryLater where one alone does not fit in memory.
+    """
+    gathered = Gathered(count)
+    async for reply in frames:
+        told(reply.args)
+        if failed := reply.args.get("failed"):
+            reason = str(reply.args.get("reason", ""))
+            if failed == "memory":
+                message = f"not enough memory to embed one text: {reason}"
+                raise errors.RetryLater(message, after_s=30.0, hint="free memory")
+            raise errors.BadAsset(f"passage {reply.args['rows'][0]} of {count} cannot be embedded: {reason}")
+        for index, rows, own, cost in each_item(reply):
+            gathered.place(index, rows, count=own, cost=cost)
+    return gathered.vectors(dim)

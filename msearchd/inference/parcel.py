@@ -6,6 +6,7 @@ and back. Never decodes, never copies more than once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -111,3 +112,19 @@ def unpack(args: Mapping[str, Any], body: memoryview) -> list[Sample]:
             samples.append(Sound(args["rate"], raw))
         start += size
     return samples
+
+
+def sigmoid(score: float) -> float:
+    """A model's score as 0 to 1."""
+    return 1.0 / (1.0 + math.exp(-score)) if score >= 0 else math.exp(score) / (1.0 + math.exp(score))
+
+
+def valid_unicode(text: str) -> str:
+    """*text* with lone surrogates replaced: file names have them, tokenizers and the wire do not."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text

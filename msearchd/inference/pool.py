@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import os
 import struct
 import time
@@ -23,7 +22,7 @@ from msearchd import errors
 from msearchd.aio.child import DeadlineExpired, Limits
 from msearchd.domain.sample import Pair, Sample, Sound, TimedText
 from msearchd.domain.space import ModelKey, Space, Vectors
-from msearchd.inference import residency
+from msearchd.inference import parcel, residency
 from msearchd.inference.admission import Admission
 from msearchd.inference.devices import Look, accelerators
 from msearchd.inference.forkserver import ForkServers
@@ -107,7 +106,7 @@ class Pool:
         loaded = await self._model(model, wants_copy=lane is Lane.BULK)
         if not samples:
             return Vectors(b"", 0, (await loaded.space()).dim)
-        clean = [_valid_unicode(sample) if isinstance(sample, str) else sample for sample in samples]
+        clean = [parcel.valid_unicode(sample) if isinstance(sample, str) else sample for sample in samples]
         try:
             async with asyncio.timeout(deadline_s):
                 with self._asked(loaded, lane):
@@ -125,9 +124,9 @@ class Pool:
         """
         if not texts:
             return ()
-        pairs = [Pair(_valid_unicode(query), _valid_unicode(text)) for text in texts]
+        pairs = [Pair(parcel.valid_unicode(query), parcel.valid_unicode(text)) for text in texts]
         scores = await self.embed(pairs, model=model, role=Role.QUERY, lane=lane, deadline_s=deadline_s)
-        return tuple(_sigmoid(score) for (score,) in struct.iter_unpack("<f", scores.data))
+        return tuple(parcel.sigmoid(score) for (score,) in struct.iter_unpack("<f", scores.data))
 
     async def transcribe(
         self, sound: Sound, *, model: ModelKey, language: str = "", lane: Lane, deadline_s: float
@@ -279,6 +278,7 @@ class Pool:
         unloaded = [copy for copy in copies if copy.is_copy and not copy.is_loaded]
         if not unloaded:
             unloaded = [LoadedModel(copies[0].spec, copies[0].model, self._shared, copy=len(copies) + 1)]
+            unloaded[0].copies = copies
             copies += unloaded
         copy = unloaded[0]
         self._admission.place_on(copy, device)
@@ -305,6 +305,7 @@ class Pool:
             raise
         if (copies := self._models.get(key)) is None:  # another caller may have come first while we looked at the disk
             copies = self._models[key] = [LoadedModel(spec, model, self._shared)]
+            copies[0].copies = copies
             copies[0].is_pinned = self._is_pinned(model)
         loaded = copies[0]
         self._reasons.pop(key, None)
@@ -345,18 +346,3 @@ class Pool:
 def default_state_dir() -> Path:
     """Where a pool without a daemon keeps what it makes: the user's cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "msearchd"
-
-
-def _sigmoid(score: float) -> float:
-    return 1.0 / (1.0 + math.exp(-score)) if score >= 0 else math.exp(score) / (1.0 + math.exp(score))
-
-
-def _valid_unicode(text: str) -> str:
-    """*text* with lone surrogates replaced: file names have them, tokenizers and the wire do not."""
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "replace").decode()
-    return text

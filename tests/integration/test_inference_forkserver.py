@@ -105,7 +105,7 @@ async def test_a_server_that_cannot_fork_safely_is_not_used(tmp_path, monkeypatc
         child = await server._kept.ready()
         child.facts = {"can_fork": False, "threads": 2}
         assert rows(await embed(pool, ["b"])) == expected(["b"])
-        assert parent_of(loaded._worker.child.pid) == os.getpid()
+        assert parent_of(loaded._loading.worker.child.pid) == os.getpid()
     finally:
         await pool.close()
 

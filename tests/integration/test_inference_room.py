@@ -177,6 +177,11 @@ async def test_a_hot_model_gets_a_copy_on_another_gpu_and_all_its_work_is_done(t
         assert [row for answer in answers for row in rows(answer)] == expected(texts)
         assert pool.snapshot().models[0].copies == 2
         assert pool.snapshot().models[0].device == "cuda:1 cuda:0"
+        # A worker dies: what it had is done by the other copy, and its own is not started for that.
+        texts = [f"@once={tmp_path}/flag @crash", "a neighbour"]
+        assert rows(await embed(pool, texts)) == expected(texts)
+        assert pool.snapshot().models[0].copies == 1
+        assert pool.snapshot().models[0].restarts == 0
 
 
 def test_the_devices_that_the_environment_leaves_are_numbered_as_cuda_does():
