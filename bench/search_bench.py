@@ -92,6 +92,9 @@ class _Questions:
     async def modalities(self) -> tuple[str, ...]:
         return ()
 
+    async def loading_s(self, modality: str) -> float | None:  # noqa: ARG002
+        return None
+
     async def ask(self, modality: str, samples: Sequence[Sample], *, role: Role) -> Asked:  # noqa: ARG002
         [text] = samples
         space, vectors = await self._embed(str(text))

@@ -138,6 +138,7 @@ class Daemon:
             Service("damage", self._work.indexing.repair_damage),
             Service("model-change", self._work.change.run),
             Service("upkeep", self._desk.upkeep.run, stop_grace_s=drain_s),
+            Service("news", self._work.news.run),
             Service("watch", self._work.watcher.run, is_critical=True),
             Service("index", self._work.indexing.run, is_critical=True, stop_grace_s=drain_s + 10),
             Service("heartbeat", self._notifier.heartbeat),

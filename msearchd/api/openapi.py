@@ -16,6 +16,7 @@ from pydantic.json_schema import models_json_schema
 
 from msearchd import __version__
 from msearchd.api.table import Dialect, Permission, Row
+from msearchd.control.events import EVENTS
 from msearchd.control.gateway import ApiError
 from msearchd.control.replies import Problem
 
@@ -128,7 +129,11 @@ def _responses(row: Row) -> dict[str, Any]:
 def _success(row: Row) -> dict[str, Any]:
     phrase = HTTPStatus(row.status).phrase
     if row.stream:
-        return {"description": phrase, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+        told = "".join(f"\n- `{name}`: {data}" for name, data in EVENTS.items())
+        return {
+            "description": f"{phrase}. Each event has an id, to resume after; its data is a JSON object:{told}",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        }
     return {"description": phrase, "content": _json(_ref(row.reply))} if row.reply else {"description": phrase}
 
 

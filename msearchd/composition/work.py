@@ -23,10 +23,11 @@ from msearchd.orchestrator.lanes import lanes_of
 from msearchd.orchestrator.model_change import ModelChange
 from msearchd.orchestrator.model_plan import Policy
 from msearchd.orchestrator.model_turns import ModelTurns
+from msearchd.orchestrator.news import News, ToldChanges, seen
 from msearchd.orchestrator.outcomes import Outcomes
 from msearchd.orchestrator.plan import Models
 from msearchd.orchestrator.recovery import Recovery
-from msearchd.orchestrator.runner import Runner
+from msearchd.orchestrator.runner import Runner, ended_as
 from msearchd.orchestrator.samples import Sampler
 from msearchd.orchestrator.spaces import Spaces
 from msearchd.orchestrator.steps import Steps
@@ -50,6 +51,7 @@ class Work:
     outcomes: Outcomes
     runner: Runner
     indexing: Indexing
+    news: News
 
 
 def make_work(life: Life, ground: Ground, children: Children) -> Work:
@@ -58,7 +60,7 @@ def make_work(life: Life, ground: Ground, children: Children) -> Work:
     watcher = Watcher(
         life.settings.watch,
         ground.catalog,
-        Intake(ground.database, ground.catalog, ground.queue),
+        ToldChanges(Intake(ground.database, ground.catalog, ground.queue), ground.catalog, life.events),
         state_dir=ground.data_dir / "watch",
         private=ground.data_dir,
     )
@@ -71,6 +73,13 @@ def make_work(life: Life, ground: Ground, children: Children) -> Work:
         maker_of=ground.lineage.maker,
     )
     outcomes = Outcomes(ground.database, ground.catalog, ground.queue)
+    news = News(
+        bus=life.events,
+        catalog=ground.catalog,
+        queue=ground.queue,
+        look=lambda: seen(watcher.snapshot(), children.pool.snapshot()),
+    )
+    outcomes.note_settled = news.note
     change = _model_change(life, ground, children, spaces)
     arrears = Arrears(
         database=ground.database,
@@ -118,7 +127,7 @@ def make_work(life: Life, ground: Ground, children: Children) -> Work:
         data_dir=ground.data_dir,
         from_settings=life.settings.watch.folders,
     )
-    return Work(watcher, folders, spaces, change, recovery, arrears, outcomes, runner, indexing)
+    return Work(watcher, folders, spaces, change, recovery, arrears, outcomes, runner, indexing, news)
 
 
 def _model_change(life: Life, ground: Ground, children: Children, spaces: Spaces) -> ModelChange:
@@ -154,7 +163,7 @@ def _runner(
         """An event for whoever listens: which file did not go well, and why."""
         asset = await ground.catalog.asset(job.asset)
         if asset is not None:
-            facts = {"step": job.step.value, "code": error.code, "error": error.sentence()}
+            facts = {"step": job.step.value, "state": ended_as(error), "code": error.code, "error": error.sentence()}
             life.events.publish("file not done", {"path": path_text(asset.path), **facts})
 
     steps = Steps(

@@ -39,6 +39,7 @@ class Outcomes:
         self._database = database
         self._catalog = catalog
         self._queue = queue
+        self.note_settled: Callable[[AssetId], None] = lambda _: None  # inside the transaction; set by the composition
         self.indexed = 0  # for the rate in the status; a transaction that runs twice counts twice, which is no matter
 
     async def done(
@@ -136,6 +137,8 @@ class Outcomes:
             self._catalog.set_state_in(c, asset, state, reason or self._queue.open_reason_in(c, asset))
         elif skipped:
             self._catalog.set_state_in(c, asset, AssetState.SKIPPED, skipped)
+            self.note_settled(asset)
         elif skipped == "" or self._catalog.state_in(c, asset) is not AssetState.SKIPPED:
             self._catalog.set_state_in(c, asset, AssetState.INDEXED)
             self.indexed += 1
+            self.note_settled(asset)

@@ -36,6 +36,17 @@ class InWork:
     since_s: float  # monotonic
 
 
+def ended_as(error: errors.MsearchError) -> str:
+    """What becomes of a job that met *error*, for events. Pure; a job delayed too often ends as failed all the same."""
+    match error:
+        case errors.Misconfigured():
+            return "blocked"
+        case errors.RetryLater():
+            return "delayed"
+        case _:
+            return "failed"
+
+
 class Runner:
     """One per daemon; remembers what runs now, for the status."""
 

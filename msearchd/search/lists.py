@@ -106,8 +106,7 @@ async def _in_time(one: Ask, limit_s: float) -> Answer:
 
 def _late(one: Ask, took_s: float) -> ListReport:
     left_s = max(0.0, (one.loading_s or 0.0) - took_s)
-    about = f" (about {max(1, round(left_s))} s)" if left_s else ""
-    return ListReport(one.name, 0, took_s * 1000, f"its model still loads{about}, ask again", left_s)
+    return ListReport(one.name, 0, took_s * 1000, "its model still loads, ask again in some seconds", left_s)
 
 
 def failed(name: str, began: float, reason: str) -> ListReport:

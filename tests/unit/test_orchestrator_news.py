@@ -1,0 +1,103 @@
+"""What a program on the socket hears of files, folders, scans and models."""
+
+import asyncio
+import re
+from pathlib import Path
+
+import msearchd
+from msearchd.control.events import EVENTS, EventBus
+from msearchd.domain.asset import RootId, RootState, StatFingerprint
+from msearchd.orchestrator.news import Seen, ToldChanges, changes_told, differences
+from msearchd.watch import changes
+
+ROOT, OTHER = RootId(1), RootId(2)
+ROOTS = {ROOT: b"/home/u/docs", OTHER: b"/media/disk"}
+FINGERPRINT = StatFingerprint(1, 2, 3, 4)
+
+
+def test_every_event_that_is_published_is_documented():
+    published = set()
+    for path in Path(msearchd.__file__).parent.rglob("*.py"):
+        published |= set(re.findall(r"publish\(\s*\"([a-z ]+)\"", path.read_text()))
+    assert published <= EVENTS.keys()
+    assert {"folder added", "draining", "progress"} <= published
+
+
+def test_changes_are_told_by_absolute_paths():
+    batch = [
+        changes.FileSeen(ROOT, b"new.txt", FINGERPRINT, is_live=True),
+        changes.FileGone(ROOT, b"a/old.txt"),
+        changes.FileMoved(ROOT, b"here.txt", OTHER, b"there.txt", FINGERPRINT),
+        changes.TreeGone(ROOT, b"a"),
+        changes.TreeGone(ROOT, b"c"),
+        changes.TreeMoved(ROOT, b"b", ROOT, b"c"),
+        changes.RootWent(OTHER, RootState.OFFLINE, "unplugged"),
+        changes.RootWent(OTHER, RootState.ONLINE, ""),
+        changes.FileGone(RootId(9), b"of a folder that was removed"),
+    ]
+    told = list(changes_told(batch, ROOTS))
+    assert told == [
+        ("file removed", {"path": "/home/u/docs/a/old.txt"}),
+        ("file moved", {"path": "/home/u/docs/here.txt", "to": "/media/disk/there.txt"}),
+        ("folder gone", {"path": "/home/u/docs/a"}),
+        ("folder moved", {"path": "/home/u/docs/b", "to": "/home/u/docs/c"}),
+        ("folder offline", {"path": "/media/disk", "reason": "unplugged"}),
+        ("folder online", {"path": "/media/disk"}),
+    ]
+    assert {event for event, _ in told} <= EVENTS.keys()
+
+
+def test_differences_of_two_looks_are_events():
+    before = Seen(
+        {b"/d": "start", b"/e": ""}, {"m": ("loading", "", ""), "n": ("loaded", "cpu", ""), "o": ("unloaded", "", "")}
+    )
+    now = Seen(
+        {b"/d": "", b"/e": "live"},
+        {"m": ("loaded", "cpu", ""), "n": ("unloaded", "", ""), "o": ("unusable", "", "gone")},
+    )
+    told = list(differences(before, now))
+    assert told == [
+        ("scan finished", {"path": "/d"}),
+        ("scan started", {"path": "/e"}),
+        ("model loaded", {"model": "m", "device": "cpu"}),
+        ("model unloaded", {"model": "n"}),
+        ("model unusable", {"model": "o", "reason": "gone"}),
+    ]
+    assert {event for event, _ in told} <= EVENTS.keys()
+    assert list(differences(now, now)) == []
+
+
+class Sink:
+    def __init__(self):
+        self.batches = []
+
+    async def apply(self, batch):
+        self.batches.append(batch)
+
+
+async def test_what_nobody_hears_is_counted_as_missed():
+    bus, sink = EventBus(first_id=1), Sink()
+    told = ToldChanges(sink, None, bus)  # the catalog is not even asked
+    seen = bus.publish("progress")
+    await told.apply([changes.FileGone(ROOT, b"a"), changes.FileGone(ROOT, b"b")])
+    assert len(sink.batches) == 1
+    stream = bus.stream(seen)
+    found = await asyncio.wait_for(anext(stream), 1)
+    assert (found.event, found.data) == ("lost", {"missed": 2})
+    await stream.aclose()
+
+
+async def test_who_left_a_moment_ago_may_resume_without_loss():
+    bus = EventBus(first_id=1)
+    assert not bus.is_heard
+    stream = bus.stream()
+    listening = asyncio.create_task(anext(stream))
+    await asyncio.wait_for(bus.listened(), 1)
+    last = bus.publish("paused")
+    assert (await listening).id == last
+    await stream.aclose()
+    assert (bus.has_listener, bus.is_heard) == (False, True)
+    bus.publish("resumed")
+    again = bus.stream(last)
+    assert (await asyncio.wait_for(anext(again), 1)).event == "resumed"
+    await again.aclose()
