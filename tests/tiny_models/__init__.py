@@ -6,6 +6,7 @@ package and kept under .pytest_cache. Seeded; never fetches anything. Imports no
     folder("clip")      CLIP: drawings.py, "red circle" finds red circles
     folder("clap")      CLAP: sounds.py, "high tone" finds high tones
     folder("cross")     a cross-encoder with one label: does the text speak of the query's words?
+    folder("sparse")    SPLADE: "island" finds passages about a ferry, its kin
     folder("late")      a late-interaction (ColBERT) model of sentence-transformers: one vector per token
     folder("text")      a bi-encoder of sentence-transformers with prompts
 """
@@ -27,8 +28,9 @@ _WORLDS: Final = {
     "clap": ("sounds.py",),
     "text": ("cross.py",),
     "late": ("cross.py", "text.py"),
+    "sparse": ("cross.py",),
 }
-RECIPES: Final = ("clip", "clap", "cross", "late", "text")
+RECIPES: Final = ("clip", "clap", "cross", "late", "sparse", "text")
 _HERE: Final = Path(__file__).parent
 _CACHE: Final = _HERE.parent.parent / ".pytest_cache" / "tiny_models"
 

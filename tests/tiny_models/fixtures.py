@@ -43,6 +43,12 @@ def tiny_late() -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_sparse() -> Path:
+    """SPLADE that knows kin: "island" finds passages about a ferry."""
+    return tiny_models.folder("sparse")
+
+
+@pytest.fixture(scope="session")
 def tiny_text() -> Path:
     """A bi-encoder with prompts."""
     return tiny_models.folder("text")

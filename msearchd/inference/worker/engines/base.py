@@ -25,14 +25,15 @@ class LoadOrder:
     query_prompt: str = ""
     document_prompt: str = ""
     threads: int = 1
-    serves: str = "text"  # text | image | audio | page | rerank | speech
+    serves: str = "text"  # text | sparse | image | audio | page | rerank | speech
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFacts:
     """What is loaded. `max_tokens` counts special tokens; `dim` is 1 for pairs and 0 for speech.
 
-    `kinds` are those of its samples: text, image, audio, pair, speech. `multi`: each item has many vectors.
+    `kinds` are those of its samples: text, image, audio, pair, speech. `multi`: each item has many vectors; `sparse`: each
+    has some weighted dimensions out of `dim`.
     """
 
     dim: int
@@ -42,6 +43,7 @@ class EngineFacts:
     versions: dict[str, str]
     kinds: tuple[str, ...] = ("text",)
     multi: bool = False
+    sparse: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,10 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """float32[n, dim], row-major, as bytes; for multi-vectors `rows` has the number of rows of each item."""
+    """float32[n, dim], row-major, as bytes; for multi-vectors `rows` has the number of rows of each item.
+
+    For sparse vectors a row is an entry (uint32 dimension, float32 weight), ascending within an item.
+    """
 
     data: memoryview
     rows: tuple[int, ...] | None = None
@@ -82,7 +87,7 @@ class Engine(Protocol):
     def embed(self, prepared: Prepared, items: Sequence[int], *, width: int) -> Embedded:
         """Embed the items with these indices, L2-normalised, in their order; texts are padded to *width* tokens.
 
-        Pairs become float32[n, 1]: the raw score (logit). Raises what the device raises; the engine is usable afterwards.
+        Pairs become float32[n, 1]: the raw score (logit). Sparse vectors are as the model has them. Raises what the device raises; the engine is usable afterwards.
         """
         ...
 

@@ -5,6 +5,7 @@ tokenised already; the vectors are encode()'s (a contract test compares). Models
 (chat templates, routers, slow tokenizers) go through the model's preprocess, one planned batch a call.
 
     SentenceTransformer   text, image, audio -> one vector    CLIP, SigLIP, CLAP, multimodal models, all of BERT's kin
+    SparseEncoder         text -> weighted words              SPLADE, inference-free ones, CSR
     MultiVectorEncoder    text, image, audio -> many vectors  ColBERT, and ColPali in the format of transformers
     CrossEncoder          pair -> one raw score
 Never fetches anything; never runs a repository's own code; a text is never taken for a path or an address.
@@ -21,12 +22,13 @@ from msearchd import errors
 from msearchd.domain.sample import Sample
 from msearchd.inference.worker.engines.base import Embedded, EngineFacts, LoadOrder, Prepared, load_errors, pick_device
 from msearchd.inference.worker.engines.st_media import ManyWay, MediaWay
+from msearchd.inference.worker.engines.st_sparse import SparseWay
 from msearchd.inference.worker.engines.st_text import PairWay, TextWay
 
 _INSTALL: Final = "type: pip install 'msearchd[models]'"
 _MAJORS: Final = (6,)
 #: What a model has to read to serve, in the library's words.
-NEEDS: Final = {"text": "text", "image": "image", "audio": "audio", "page": "image", "rerank": "pair"}
+NEEDS: Final = {"text": "text", "sparse": "text", "image": "image", "audio": "audio", "page": "image", "rerank": "pair"}
 _KINDS: Final = ("text", "image", "audio")
 
 
@@ -43,7 +45,7 @@ class Way(Protocol):
 
 
 class SentenceTransformersEngine:
-    """Every kind of model that sentence-transformers loads but sparse ones."""
+    """Every kind of model that sentence-transformers loads."""
 
     def __init__(self) -> None:
         self._model: Any = None
@@ -72,7 +74,8 @@ class SentenceTransformersEngine:
             self._model = model
             self._ways = _ways(model, form, limit, order)
             kind = next(iter(self._ways))
-            dim = 1 if form == "CrossEncoder" else self._dim(kind)
+            way = self._ways[kind]
+            dim = 1 if form == "CrossEncoder" else way.dim if isinstance(way, SparseWay) else self._dim(kind)
         versions = {
             "sentence-transformers": sentence_transformers.__version__,
             "transformers": transformers.__version__,
@@ -86,6 +89,7 @@ class SentenceTransformersEngine:
             versions=versions,
             kinds=tuple(self._ways),
             multi=form == "MultiVectorEncoder",
+            sparse=form == "SparseEncoder",
         )
 
     def prepare(self, samples: Sequence[Sample], *, role: str) -> Prepared:
@@ -131,16 +135,24 @@ def kind_of(samples: Sequence[Sample]) -> str:
 def form_of(folder: Path, *, serves: str) -> str:
     """The class that loads *folder* for what it *serves*. Raises Misconfigured where it would begin with random weights.
 
-    All three classes load any transformer and put a fresh, untrained head on it where its own is missing.
+    All of these classes load any transformer and put a fresh, untrained head on it where its own is missing.
     """
     library = _read_json(folder / "config_sentence_transformers.json")
     architectures = _read_json(folder / "config.json").get("architectures") or []
     declared = str(library.get("model_type", ""))
     modules = _read_json(folder / "modules.json") or []
     types = " ".join(str(module.get("type", "")) for module in modules) if isinstance(modules, list) else ""
-    if declared == "SparseEncoder" or "Splade" in types:
-        message = f"{folder} makes sparse vectors, for which there is no index"
-        raise errors.Misconfigured(message, key=f"source:{folder}", hint="choose a dense or late-interaction model")
+    is_sparse = declared == "SparseEncoder" or "Splade" in types or "sparse_encoder" in types
+    if is_sparse is not (serves == "sparse"):
+        message = (
+            f"{folder} makes sparse vectors: it cannot serve {serves}"
+            if is_sparse
+            else f"{folder} is no sparse encoder (SPLADE and its kin, as sentence-transformers saves them)"
+        )
+        hint = 'set serves = "sparse" and name it as sparse_model' if is_sparse else "choose one, or correct serves"
+        raise errors.Misconfigured(message, key=f"source:{folder}", hint=hint)
+    if is_sparse:
+        return "SparseEncoder"
     if serves == "rerank":
         if declared != "CrossEncoder" and not any(
             name.endswith(("ForSequenceClassification", "ForCausalLM")) for name in architectures
@@ -174,6 +186,9 @@ def _ways(model: Any, form: str, limit: int, order: LoadOrder) -> dict[str, Way]
                 message, key=f"source:{order.folder}", hint="choose a cross-encoder with one label"
             )
         ways["pair"] = PairWay(model, limit)
+        return ways
+    if form == "SparseEncoder":
+        ways["text"] = SparseWay(model, limit, prompts)
         return ways
     for kind in (kind for kind in _KINDS if kind in model.modalities):
         if form == "MultiVectorEncoder":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msearchd.domain.sample import Pair, Sample
@@ -105,7 +105,7 @@ class FastTokens:
         """True for a plain text transformer with a Rust tokenizer."""
         first = model[0]
         return (
-            type(first).__name__ == "Transformer"
+            type(first).__name__ in {"Transformer", "MLMTransformer"}
             and "message" not in getattr(first, "modality_config", {})
             and getattr(first, "query_expansion", None) is None
             and getattr(model.tokenizer, "is_fast", False)
@@ -153,11 +153,16 @@ class FastTokens:
 
 
 class AnyTokens:
-    """Let the model tokenise each planned batch; lengths are only estimated here."""
+    """Let the model tokenise each planned batch; lengths are only estimated here.
 
-    def __init__(self, model: Any, prompts: dict[str, str]) -> None:
+    *as_input* makes of a text what the model takes. By default the dict form: a bare string that is a media path or a URL
+    would be opened by multimodal models.
+    """
+
+    def __init__(self, model: Any, prompts: dict[str, str], *, as_input: Callable[[str], Any] | None = None) -> None:
         self._model = model
         self._prompts = prompts
+        self._as_input = as_input or (lambda text: {"text": text})
         self._alone = threading.Lock()  # such tokenizers promise nothing about threads
 
     def prepare(self, texts: Sequence[str], *, role: str) -> Prepared:
@@ -172,8 +177,7 @@ class AnyTokens:
         """The tensors of one batch, and what else the model is told."""
         del width  # the model pads to its longest
         task = {"task": prepared.role}
-        # The dict form: a bare string that is a media path or a URL would be opened by multimodal models.
-        texts = [{"text": prepared.items[index]} for index in items]
+        texts = [self._as_input(prepared.items[index]) for index in items]
         with self._alone:
             features = self._model.preprocess(texts, prompt=self._prompts[prepared.role] or None, **task)
         return dict(features), task
