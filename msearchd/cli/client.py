@@ -134,7 +134,13 @@ def parser() -> argparse.ArgumentParser:
 def _upkeep_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     verb("queue", upkeep_commands.queue, "show what is owed, how fast it goes, and why it does not")
     made = verb("verify", upkeep_commands.verify, "compare the index with itself and with your folders")
-    made.add_argument("--repair", action="store_true", help="put right what does not agree")
+    made.epilog = (
+        "Exit status: 0 if all agrees, or was repaired; 1 if something does not agree, or a folder could not be compared"
+        " (it says which, and why). Reads the whole index: other changes wait while the words are checked."
+    )
+    made.add_argument(
+        "--repair", action="store_true", help="put right what does not agree; damaged indexes are rebuilt"
+    )
     made = verb("backup", upkeep_commands.backup, "copy the index to a new folder while work goes on")
     made.add_argument("folder", metavar="DEST", help="a folder that is not there yet")
     made.add_argument("--no-vectors", action="store_true", help="smaller: vectors are computed again after a restore")

@@ -28,14 +28,15 @@ def queue(daemon: Daemon, args: Namespace) -> int:
 
 
 def verify(daemon: Daemon, args: Namespace) -> int:
-    """Compare everything with everything; 1 where something did not agree."""
+    """Compare everything with everything; 1 where something did not agree, or could not be compared."""
     reply = daemon.post("/system/verify", {"repair": args.repair}, timeout_s=_PATIENCE_S)
     if args.json:
         print_json(reply)
     else:
         for line in verified(reply, home=os.path.expanduser("~")):
             print(line)
-    return OK if reply["is_clean"] or reply["is_repaired"] else FAILED
+    is_well = reply["is_clean"] or reply["is_repaired"]
+    return OK if is_well and reply["is_complete"] else FAILED
 
 
 def backup(daemon: Daemon, args: Namespace) -> int:
@@ -84,10 +85,14 @@ def verified(reply: render.Reply, *, home: str) -> Iterator[str]:
         yield f"folder   {path}: {told}{changed}{why}"
     for sentence in reply["sentences"]:
         yield f"! {render.clean(sentence)}"
+    not_compared = [folder for folder in reply["folders"] if not folder["is_checked"] or folder.get("reason")]
     if reply["is_clean"]:
-        is_all = all(folder["is_checked"] for folder in reply["folders"])
-        yield f"{'database, queue, vectors and folders' if is_all else 'database, queue and vectors'} agree ({took})"
+        what = "database, queue and vectors" if not_compared else "database, queue, vectors and folders"
+        yield f"{what} agree ({took})"
     elif reply["is_repaired"]:
         yield f"repaired; what is missing is computed again ({took})"
     else:
         yield f"they do not agree ({took}); type: msearch verify --repair"
+    if not_compared:
+        paths = ", ".join(render.short_path(folder["path"], home) for folder in not_compared)
+        yield f"not compared, so this is no proof of: {paths}"

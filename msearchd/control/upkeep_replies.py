@@ -78,8 +78,14 @@ class VerifyReply(Reply):
 
     is_clean: bool
     is_repaired: Annotated[bool, Field(description="What did not agree has been repaired, or is owed again.")] = False
+    is_complete: Annotated[
+        bool, Field(description="False: a folder could not be compared, or its losses are not believed; it says why.")
+    ] = True
     database: Annotated[list[Text], Field(description="What SQLite finds wrong with the file.")] = Field(
         default_factory=list
+    )
+    text_indexes: Annotated[list[Text], Field(description="What is wrong with the indexes of words and names.")] = (
+        Field(default_factory=list)
     )
     jobs_without_file: Count = 0
     files_without_job: Annotated[Count, Field(description="Pending files for which nothing is owed.")] = 0

@@ -1,4 +1,4 @@
-"""Do database, queue, vectors and folders agree? Asked for by a person, answered with counts, repaired if they say so.
+"""Do database, text indexes, queue, vectors and folders agree? Asked by a person, answered with counts, repaired if they say so.
 
 In: the stages. Out: a VerifyReply. Without repair nothing changes but what a scan takes up anyway: a file that is new is
 owed, one that went is hidden. With it, what does not agree is deleted, owed again or built anew, never guessed.
@@ -24,7 +24,7 @@ from msearchd.domain.space import SpaceName
 from msearchd.jobs.queue import JobQueue
 from msearchd.orchestrator.arrears import Arrears
 from msearchd.orchestrator.recovery import Recovery
-from msearchd.store.catalog import Catalog
+from msearchd.store.catalog import Catalog, text_indexes
 from msearchd.store.vector_store import VectorStore
 from msearchd.watch.status import ScanSummary
 from msearchd.watch.watcher import Watcher
@@ -76,11 +76,13 @@ class Verifier:
             if damage:
                 self._begin_anew(damage[0])
                 return _reply(began, database=damage, folders=folders, sentences=sentences, is_repaired=True)
+        astray = await self._text_indexes(is_repair=is_repair)
         orphaned, idle = await self._jobs_without_file(), await self._files_without_job()
         spaces = [await self._space(name, is_repair=is_repair) for name in await self._all_spaces()]
         reply = _reply(
             began,
             database=damage,
+            astray=astray,
             jobs_without_file=len(orphaned),
             files_without_job=idle,
             spaces=spaces,
@@ -106,6 +108,14 @@ class Verifier:
         if not left:
             return [], ["indexes of the database were damaged and have been built anew"]
         return left, ["the database is damaged beyond repair: it is set aside and made anew from your files now"]
+
+    async def _text_indexes(self, *, is_repair: bool) -> list[str]:
+        """What is wrong with the indexes of words and names; with *is_repair* those are built anew, each in one piece."""
+        found = await self._database.write(text_indexes.problems_in)
+        for index in found if is_repair else ():
+            log.warning("text index built anew", index=index, reason=found[index])
+            await self._database.write(partial(text_indexes.rebuild_in, index=index))
+        return list(found.values())
 
     # -- the queue -------------------------------------------------------------------------------------------------------
 
@@ -209,10 +219,12 @@ def _reply(
     spaces: list[SpaceCheck] | None = None,
     jobs_without_file: int = 0,
     files_without_job: int = 0,
+    astray: list[str] | None = None,
     sentences: list[str] | None = None,
     is_repaired: bool = False,
 ) -> VerifyReply:
     told = [*(sentences or ())] or [f"the database file is damaged: {problem}" for problem in database[:5]]
+    told += astray or []
     told += [f"{jobs_without_file:,} jobs belong to no known file"] if jobs_without_file else []
     told += [f"{files_without_job:,} files are pending and nothing is owed for them"] if files_without_job else []
     for space in spaces or ():
@@ -221,7 +233,9 @@ def _reply(
     return VerifyReply(
         is_clean=not told,
         is_repaired=is_repaired,
+        is_complete=all(folder.is_checked and not folder.reason for folder in folders),
         database=database,
+        text_indexes=astray or [],
         jobs_without_file=jobs_without_file,
         files_without_job=files_without_job,
         spaces=spaces or [],

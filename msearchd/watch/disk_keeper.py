@@ -123,8 +123,13 @@ class DiskKeeper:
         if watched.root.id in self._looked:
             return (), ()
         context = watched.context
-        found = await self._lane.run(context, lambda: _look(watched), deadline_s=_LOOK_DEADLINE_S)
+        # Before the look: a disk that comes or goes during it takes this back, and is looked at once more.
         self._looked.add(watched.root.id)
+        try:
+            found = await self._lane.run(context, lambda: _look(watched), deadline_s=_LOOK_DEADLINE_S)
+        except BaseException:
+            self._looked.discard(watched.root.id)
+            raise
         belongs = context.mounts.belongs
         strange = set()
         for point, file_system in found.ids.items():

@@ -5,11 +5,13 @@ import ctypes
 import os
 import shutil
 import sys
+import time
 
 import pytest
 from watch_world import ONE, MemoryTree, differences, may_fanotify, on_disk, state_of, until, watching
 
 from msearchd.domain.asset import RootState
+from msearchd.watch import disk_keeper
 from msearchd.watch import watcher as watcher_module
 from msearchd.watch.changes import FileGone, FileSeen, TreeGone
 from msearchd.watch.clocks import Clocks
@@ -112,6 +114,29 @@ async def test_a_disk_unplugged_inside_a_root_is_an_offline_subtree_and_no_delet
         assert watcher.snapshot().health == "ok"
         (root / "usb" / "live.txt").write_text("x")  # and it is watched again
         await until(lambda: b"usb/live.txt" in memory.all_files())
+
+
+@pytest.mark.root
+async def test_a_disk_that_comes_back_while_it_is_looked_whether_it_went_is_seen(root, tmp_path, disks, monkeypatch):
+    """Found by the property machine: unplugged and plugged in again at once, all below it was deaf until the next scan."""
+    usb, real = disks.make("disk", files(30)), disk_keeper._look
+    disks.plug(usb, root / "usb")
+    async with watching(root, tmp_path / "state", backend="inotify") as (watcher, memory):
+        await watcher.sync(deadline_s=20)
+
+        def looks_too_early(watched):
+            found = real(watched)
+            if not (root / "usb" / "0.txt").exists() and not (root / "usb").is_mount():
+                disks.plug(usb, root / "usb")
+                time.sleep(0.2)  # the loop hears of it
+            return found
+
+        monkeypatch.setattr(disk_keeper, "_look", looks_too_early)
+        disks.unplug(root / "usb")
+        await until((root / "usb").is_mount)
+        (root / "usb" / "new.txt").write_text("x")
+        await until(lambda: differences(memory, root) == [])
+        assert watcher.snapshot().health == "ok"
 
 
 @pytest.mark.root

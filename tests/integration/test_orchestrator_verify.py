@@ -99,6 +99,75 @@ async def test_a_folder_that_cannot_be_compared_says_why(world):
     assert "the disk is away" in reply.folders[0].reason
 
 
+async def test_a_comparison_without_all_folders_is_not_complete(world):
+    assert (await world.verifier.verify(is_repair=False)).is_complete
+    world.watcher.error = errors.RetryLater("the disk is away")
+    reply = await world.verifier.verify(is_repair=False)
+    assert (reply.is_clean, reply.is_complete) == (True, False)
+
+
+def tear(index):
+    """Overwrite pages of an index, as a bad disk does."""
+    return lambda c: c.execute(f"UPDATE {index}_data SET block = zeroblob(40) WHERE id > 10")
+
+
+def lose(index):
+    return lambda c: c.execute(f"INSERT INTO {index} ({index}) VALUES ('delete-all')")
+
+
+def mix_up(c):
+    """The right rows, other words."""
+    ids = [row[0] for row in c.execute("SELECT id FROM segment WHERE text <> ''")]
+    c.execute("INSERT INTO segment_words (segment_words) VALUES ('delete-all')")
+    c.executemany("INSERT INTO segment_words (rowid, text, parts) VALUES (?, 'nonsense', '')", [(id_,) for id_ in ids])
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (tear("segment_words"), "words of texts is damaged"),
+        (tear("asset_names"), "file names is damaged"),
+        (tear("dir_names"), "folder names is damaged"),
+        (lose("segment_words"), "words of texts lacks"),
+        (lose("asset_names"), "file names is damaged or does not agree"),
+        (lose("dir_names"), "folder names is damaged or does not agree"),
+        (mix_up, "does not find"),
+    ],
+)
+async def test_a_text_index_that_does_not_agree_is_found_and_built_anew_only_when_told(world, harm, said):
+    (world.folder / "below").mkdir()
+    await world.save(b"below/c.txt", "ferry to the island")
+    await world.settle()
+    assert (await world.verifier.verify(is_repair=False)).is_clean
+    await world.database.write(harm)
+    for _ in range(2):  # found, and left as it is
+        found = await world.verifier.verify(is_repair=False)
+        assert not found.is_clean
+        assert said in found.text_indexes[0]
+        assert found.sentences == found.text_indexes
+    assert (await world.verifier.verify(is_repair=True)).is_repaired
+    assert (await world.verifier.verify(is_repair=False)).is_clean
+    words = "SELECT count(*) FROM segment_words WHERE segment_words MATCH 'ferry'"
+    names = "SELECT count(*) FROM asset_names WHERE asset_names MATCH 'txt'"
+    folders = "SELECT count(*) FROM dir_names WHERE dir_names MATCH 'bel'"
+    for question, count in ((words, 1), (names, 3), (folders, 1)):
+        assert (await world.database.read(lambda c, q=question: c.execute(q).fetchone()[0])) == count
+    await world.save(
+        b"below/c.txt", "train to the mountains"
+    )  # deleting its old words needs them to be as they were put
+    await world.settle()
+    assert (await world.verifier.verify(is_repair=False)).is_clean
+
+
+async def test_a_text_index_in_doubt_does_not_make_the_database_a_damaged_one(world):
+    await world.database.write(tear("segment_words"))
+    await world.verifier.verify(is_repair=False)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await world.database.wait_damaged()
+    assert world.said == []
+
+
 async def test_a_disk_that_takes_nothing_more_ends_a_comparison_with_its_sentence(world, monkeypatch):
     monkeypatch.setattr("msearchd.orchestrator.verify._PATIENCE_S", 0.01)
     monkeypatch.setattr(world.watcher, "scan_now", lambda _: asyncio.Event().wait())

@@ -60,6 +60,28 @@ INSERT INTO segment_words (rowid, text, parts) VALUES (?1, ?2, ?3);
 -- delete_words --  No longer. The columns must be those that were put.
 INSERT INTO segment_words (segment_words, rowid, text, parts) VALUES ('delete', ?1, ?2, ?3);
 
+-- forget_all_words --  Of all segments: the index is to be filled again.
+INSERT INTO segment_words (segment_words) VALUES ('delete-all');
+
+-- texts_after --  Texts in the order of their ids.
+SELECT id, text FROM segment WHERE id > ?1 AND text <> '' ORDER BY id LIMIT ?2;
+
+-- count_words_astray --  Segments that the index of words lacks, and those that it holds and are no more.
+SELECT
+    (SELECT count(*) FROM segment
+     WHERE text <> '' AND NOT EXISTS (SELECT 1 FROM segment_words_docsize AS held WHERE held.id = segment.id)),
+    (SELECT count(*) FROM segment_words_docsize AS held
+     WHERE NOT EXISTS (SELECT 1 FROM segment WHERE segment.id = held.id AND text <> ''));
+
+-- some_texts --  Texts spread over all segments: of each content whose id is a multiple.
+SELECT id, text FROM segment WHERE text <> '' AND content % ?1 = 0 LIMIT ?2;
+
+-- count_contents --  How many there are.
+SELECT count(*) FROM content;
+
+-- is_found_by --  Whether the index of words finds a segment by a word.
+SELECT 1 FROM segment_words WHERE segment_words MATCH ?2 AND rowid = ?1;
+
 -- count_texts --  How many segments with text a content has.
 UPDATE content SET segments = (SELECT count(*) FROM segment WHERE id BETWEEN ?2 AND ?3 AND text <> '') WHERE id = ?1;
 
