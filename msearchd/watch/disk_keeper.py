@@ -140,7 +140,9 @@ class DiskKeeper:
         for point, reason in context.mounts.away.items():
             log.warning("part of a folder is offline", root=watched.root.id, path=os.fsdecode(point), reason=reason)
         self._update(watched, inner=context.mounts.remembered())
-        return turned.came, turned.went
+        # Refused while the disk was away for a moment that no look has seen: asked for again.
+        refused = [point for point in found.ids if any(paths.is_below(path, point) for path in watched.unreadable)]
+        return tuple(dict.fromkeys([*turned.came, *refused])), turned.went
 
     def forget_away(self, watched: WatchedRoot) -> None:
         """A person said that the root is as it stands now: disks that are away do not belong to it any more."""
