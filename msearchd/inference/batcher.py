@@ -21,7 +21,7 @@ from msearchd.aio.child import LinkLost, Reply
 from msearchd.domain.sample import Sample
 from msearchd.domain.space import Vectors
 from msearchd.inference import parcel, windows
-from msearchd.inference.gathered import each_item
+from msearchd.inference.gathered import Form, each_item
 from msearchd.inference.passages import Call, Passage, Window, poison, while_group
 from msearchd.inference.worker_process import StartFailed
 
@@ -211,7 +211,7 @@ class Batcher:
 
     def _take_frame(self, window: Window, reply: Reply) -> None:
         if "plan" in reply.args:
-            window.plan, window.dim = reply.args["plan"], int(reply.args["dim"])
+            window.plan, window.form = reply.args["plan"], Form.told(reply.args)
         rows: list[int] = reply.args.get("rows", [])
         window.answered.update(rows)
         reason = str(reply.args.get("reason", ""))
@@ -219,7 +219,7 @@ class Batcher:
             case None if rows:
                 for index, item_rows, count, cost in each_item(reply):
                     passage = window.passages[index]
-                    passage.call.place(passage.index, item_rows, count=count, cost=cost, dim=window.dim)
+                    passage.call.place(passage.index, item_rows, count=count, cost=cost, form=window.form)
                 self.passages += len(rows)
             case "memory":
                 for index in rows:

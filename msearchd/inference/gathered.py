@@ -6,11 +6,23 @@ In: frames of an embed answer. Out: Vectors. Never copies a row before all of th
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from msearchd import errors
 from msearchd.aio.child import Reply
-from msearchd.domain.space import Vectors
+from msearchd.domain.space import Vectors, vectors_class
+
+
+class Form(NamedTuple):
+    """What a worker's rows are, as its facts and the plan of each answer tell."""
+
+    dim: int = 0
+    is_sparse: bool = False
+
+    @classmethod
+    def told(cls, args: Mapping[str, Any]) -> Form:
+        """Out of facts or a plan."""
+        return cls(int(args["dim"]), bool(args.get("sparse", False)))
 
 
 class Gathered:
@@ -30,11 +42,16 @@ class Gathered:
                 self._counts = [0] * len(self._rows)
             self._counts[index] = count
 
-    def vectors(self, dim: int) -> Vectors:
+    def vectors(self, form: Form) -> Vectors:
         """All rows in the order of the samples."""
         data = b"".join(self._rows)
         counts = None if self._counts is None else tuple(self._counts)
-        return Vectors(data, len(data) // (4 * dim) if dim else 0, dim, counts, tuple(self._costs))
+        if form.is_sparse:
+            counts = counts or (0,) * len(self._rows)
+            count = sum(counts)
+        else:
+            count = len(data) // (4 * form.dim) if form.dim else 0
+        return vectors_class(is_sparse=form.is_sparse)(data, count, form.dim, counts, tuple(self._costs))
 
 
 def each_item(reply: Reply) -> Iterator[tuple[int, memoryview, int | None, int]]:
@@ -51,7 +68,7 @@ def each_item(reply: Reply) -> Iterator[tuple[int, memoryview, int | None, int]]
 
 
 async def whole_answer(
-    frames: AsyncIterator[Reply], *, count: int, dim: int, told: Callable[[Mapping[str, Any]], None]
+    frames: AsyncIterator[Reply], *, count: int, form: Form, told: Callable[[Mapping[str, Any]], None]
 ) -> Vectors:
     """The rows of all *count* samples of one request; *told* hears each frame's header.
 
@@ -68,4 +85,4 @@ async def whole_answer(
             raise errors.BadAsset(f"passage {reply.args['rows'][0]} of {count} cannot be embedded: {reason}")
         for index, rows, own, cost in each_item(reply):
             gathered.place(index, rows, count=own, cost=cost)
-    return gathered.vectors(dim)
+    return gathered.vectors(form)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from msearchd import errors
 from msearchd.domain.sample import Sample
 from msearchd.domain.space import Vectors
-from msearchd.inference.gathered import Gathered
+from msearchd.inference.gathered import Form, Gathered
 from msearchd.inference.parcel import Group
 
 
@@ -30,12 +30,12 @@ class Call:
     def __post_init__(self) -> None:
         self.rows = Gathered(self.count)
 
-    def place(self, index: int, rows: memoryview, *, count: int | None, cost: int, dim: int) -> None:
+    def place(self, index: int, rows: memoryview, *, count: int | None, cost: int, form: Form) -> None:
         """Put the rows of sample *index* in; with the last one the caller is answered. Once a sample."""
         self.rows.place(index, rows, count=count, cost=cost)
         self.left -= 1
         if self.left == 0 and not self.done.done():
-            self.done.set_result(self.rows.vectors(dim))
+            self.done.set_result(self.rows.vectors(form))
 
     def fail(self, error: errors.MsearchError) -> None:
         """Answer the caller with *error*, unless it was answered."""
@@ -68,7 +68,7 @@ class Window:
     is_innocent: bool = False
     was_moved: bool = False
     plan: list[list[int]] = field(default_factory=list)
-    dim: int = 0
+    form: Form = field(default_factory=Form)
     answered: set[int] = field(default_factory=set)
 
     def rest(self) -> Window:

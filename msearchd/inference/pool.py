@@ -21,7 +21,7 @@ import structlog
 from msearchd import errors
 from msearchd.aio.child import DeadlineExpired, Limits
 from msearchd.domain.sample import Pair, Sample, Sound, TimedText
-from msearchd.domain.space import ModelKey, Space, Vectors
+from msearchd.domain.space import ModelKey, Space, Vectors, vectors_class
 from msearchd.inference import parcel, residency
 from msearchd.inference.admission import Admission
 from msearchd.inference.devices import Look, accelerators
@@ -97,7 +97,8 @@ class Pool:
     ) -> Vectors:
         """Embed *samples*, all of one kind: float32[n, dim], L2-normalised, in their order. Loads the model if need be.
 
-        Multi-vector models give several rows a sample (`rows` says how many). Lone surrogates are replaced by "?".
+        Multi-vector models give several rows a sample (`rows` says how many), sparse ones SparseVectors. Lone surrogates
+        are replaced by "?".
         Interactive calls overtake bulk ones between two batches.
         Raises Misconfigured (weights, package, setting, a kind that the model does not take), BadAsset (one sample kills
         its worker or cannot be read: it names the index), RetryLater (worker restarting, memory short), DeadlineExpired.
@@ -105,7 +106,9 @@ class Pool:
         """
         loaded = await self._model(model, wants_copy=lane is Lane.BULK)
         if not samples:
-            return Vectors(b"", 0, (await loaded.space()).dim)
+            space = await loaded.space()
+            none = () if space.multi or space.sparse else None
+            return vectors_class(is_sparse=space.sparse)(b"", 0, space.dim, none)
         clean = [parcel.valid_unicode(sample) if isinstance(sample, str) else sample for sample in samples]
         try:
             async with asyncio.timeout(deadline_s):

@@ -17,7 +17,7 @@ from msearchd.domain.sample import Sample, Sound, TimedText
 from msearchd.domain.space import Space, Vectors
 from msearchd.inference import parcel
 from msearchd.inference.batcher import Batcher
-from msearchd.inference.gathered import whole_answer
+from msearchd.inference.gathered import Form, whole_answer
 from msearchd.inference.hearing import Hearing
 from msearchd.inference.learned import Figures
 from msearchd.inference.loading import Loading
@@ -82,7 +82,8 @@ class LoadedModel:
         if card is not None and card.dim is not None and self.spec.serves == "text":
             return self.spec.space(card.dim)
         facts = self._loading.facts or await self.ready()
-        return self.spec.space(facts["dim"], facts["fingerprint"], is_multi=facts.get("multi", False))
+        kind = {"is_multi": facts.get("multi", False), "is_sparse": facts.get("sparse", False)}
+        return self.spec.space(facts["dim"], facts["fingerprint"], **kind)
 
     async def embed(self, samples: Sequence[Sample], *, role: Role, lane: Lane) -> Vectors:
         """As Pool.embed, without its deadline."""
@@ -327,7 +328,7 @@ class LoadedModel:
         async with contextlib.aclosing(
             self._loading.worker.stream("embed", args, body, lane=Lane.INTERACTIVE)
         ) as frames:
-            return await whole_answer(frames, count=len(samples), dim=int(facts["dim"]), told=self._learn)
+            return await whole_answer(frames, count=len(samples), form=Form.told(facts), told=self._learn)
 
     async def _worker_forgives(self) -> None:
         await self._loading.worker.forgive()

@@ -63,7 +63,7 @@ class ModelSpec:
 
     @property
     def serves(self) -> str:
-        """What it reads: text, image, audio, page, rerank or speech."""
+        """What it is for: text, sparse, image, audio, page, rerank or speech."""
         return str(self.start.get("serves", "text"))
 
     @property
@@ -72,7 +72,7 @@ class ModelSpec:
         library_mb = max(roster.ENGINES[choice.engine].library_mb for choice in self.engines)
         return int((self.card.weight_bytes if self.card else 0) * 1.2) + library_mb * 1024**2
 
-    def space(self, dim: int, fingerprint: str = "", *, is_multi: bool = False) -> Space:
+    def space(self, dim: int, fingerprint: str = "", *, is_multi: bool = False, is_sparse: bool = False) -> Space:
         """The vector space that this model makes."""
         fingerprint = fingerprint or (self.card.fingerprint if self.card else "")
         return Space(
@@ -80,7 +80,9 @@ class ModelSpec:
             model=self.key,
             fingerprint=fingerprint,
             dim=dim,
+            distance="dot" if is_sparse else "cosine",
             multi=is_multi,
+            sparse=is_sparse,
         )
 
 
@@ -106,6 +108,7 @@ def resolve(model: EmbeddingModel, *, allow_download: bool, chunking: str, state
             document_prompt=model.document_prompt,
             max_tokens=model.max_tokens,
             chunking=chunking,
+            serves=model.serves,
         )
     )
     threads = model.threads or default_threads()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from msearchd import errors
+from msearchd.inference import sparse_form
 
 #: Weights that come as a Python package: hub id -> (import name, folder in it, the line that installs it).
 _PACKAGES: Final = {
@@ -148,7 +149,9 @@ def _checked_folder(folder: Path) -> Path:
 
 
 def _is_model(folder: Path) -> bool:
-    return (folder / "config.json").is_file() and bool(weight_files(folder)) and not _missing_shards(folder)
+    # A router of sentence-transformers (inference-free sparse models) has a config.json in each of its parts alone.
+    is_described = any((folder / name).is_file() for name in ("config.json", "router_config.json"))
+    return is_described and bool(weight_files(folder)) and not _missing_shards(folder)
 
 
 def _missing_shards(folder: Path) -> list[str]:
@@ -176,20 +179,23 @@ def describe(
     document_prompt: str = "",
     max_tokens: int = 0,
     chunking: str = "",
+    serves: str = "text",
 ) -> ModelCard:
     """Read the card of the model in *folder*: about a megabyte of every weights file, all of its small files.
 
     An empty prompt takes the model's own (config_sentence_transformers.json); dtype "auto" what the checkpoint says.
     The fingerprint covers weights, configuration, tokenizer, pooling, number format, the passage prompt, the token
-    limit and *chunking*: all that shapes a stored vector. It does not cover the question's prompt, the engine, the
-    device or the name, so the same bytes found elsewhere, or asked in other words, are the same space.
+    limit, *chunking* and how sparse vectors are cut: all that shapes a stored vector. It does not cover the question's
+    prompt, the engine, the device or the name, so the same bytes found elsewhere, or asked in other words, are the same
+    space.
     """
     config = _json(folder / "config.json")
     own = _own_prompts(_json(folder / "config_sentence_transformers.json"))
     resolved = _resolved_dtype(dtype, config)
     passage_prompt = document_prompt or own[1]
     digest = hashlib.sha256()
-    for part in ("msearchd model 1", resolved, passage_prompt, str(max_tokens), chunking):
+    cut = (sparse_form.FORM,) if serves == "sparse" else ()
+    for part in ("msearchd model 1", resolved, passage_prompt, str(max_tokens), chunking, *cut):
         digest.update(f"{len(part)}:{part}".encode())
     files = weight_files(folder)
     for path in (*_shaping_files(folder), *files):

@@ -80,7 +80,9 @@ class Worker:
         budget = self._budgets[kind]
         is_bulk = request.lane != wire.LANE_INTERACTIVE
         planned = self._plan(kind, prepared.lengths, budget.sizes() if is_bulk else budget.cost)
-        yield serve.Answer({"plan": [list(batch.items) for batch in planned], "dim": self._loaded.dim})
+        yield serve.Answer(
+            {"plan": [list(batch.items) for batch in planned], "dim": self._loaded.dim, "sparse": self._loaded.sparse}
+        )
         for index, reason in unreadable.items():
             yield serve.Answer({"rows": [index], "failed": "poison", "reason": reason})
         waiting = collections.deque(planned)

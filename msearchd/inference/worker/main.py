@@ -7,7 +7,8 @@ In: requests {"op": "embed", "kind": ..., "role": "query"|"document", ...} with 
 Out: a stream of frames:
     {"plan": [[index, ...], ...]}           which samples share a batch, in order: the first open one is at work
     {"rows": [index, ...]} + float32 rows   one batch, as soon as it is done, in the order of its indices;
-                                            multi-vectors have "counts": [rows of each item]
+                                            multi-vectors have "counts": [rows of each item]; a sparse
+                                            vector's rows are entries, (uint32 dimension, float32 weight)
     {"rows": [...], "failed": "poison" | "memory", "reason": str}   samples that cannot be embedded here
     {"learned": {kind: {...}}, "peak_bytes", "device_bytes"}   what its successor may begin with
 and a closing frame. {"op": "transcribe", "rate", "language"} + PCM answers with frames {"t0", "t1", "text"} (ms).
@@ -45,6 +46,7 @@ def main(sock: socket.socket, start: Mapping[str, Any]) -> None:
         document_prompt=start["document_prompt"],
         max_tokens=start["max_tokens"],
         chunking=start["chunking"],
+        serves=start.get("serves", "text"),
     )
     order = LoadOrder(
         folder=folder,

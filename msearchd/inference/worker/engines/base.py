@@ -87,7 +87,8 @@ class Engine(Protocol):
     def embed(self, prepared: Prepared, items: Sequence[int], *, width: int) -> Embedded:
         """Embed the items with these indices, L2-normalised, in their order; texts are padded to *width* tokens.
 
-        Pairs become float32[n, 1]: the raw score (logit). Sparse vectors are as the model has them. Raises what the device raises; the engine is usable afterwards.
+        Pairs become float32[n, 1]: the raw score (logit). Sparse vectors are as the model has them. Raises what the device
+        raises; the engine is usable afterwards.
         """
         ...
 
