@@ -26,15 +26,19 @@ def timed_counts_in(c: sqlite3.Connection) -> tuple[QueueCounts, float]:
     """Jobs by state, and the seconds that counting them took."""
     started = time.perf_counter()
     ready = c.execute(SQL["count_ready"]).fetchall()
-    firsts = ",".join(str(first) for _, _, first in ready)
+    firsts = ",".join(str(first) for *_, first in ready)
+    by_step: dict[str, int] = {}
+    for step, _, count, _ in ready:
+        by_step[step] = by_step.get(step, 0) + count
     counts = QueueCounts(
-        ready=sum(count for _, count, _ in ready),
+        ready=sum(by_step.values()),
         running=_count(c, "count_running"),
         delayed=_count(c, "count_delayed"),
         blocked=sum(count for _, count, _ in c.execute(SQL["count_blocked"])),
         failed=_count(c, "count_failed"),
         oldest_ready_ms=c.execute(SQL["oldest_of"], {"ids": f"[{firsts}]"}).fetchone()[0],
-        by_step={step: count for step, count, _ in ready},
+        by_step=by_step,
+        by_kind={(step, target or ""): count for step, target, count, _ in ready},
     )
     return counts, time.perf_counter() - started
 

@@ -62,14 +62,6 @@ class Overview:
         """When the oldest open job was enqueued."""
         return min((line.oldest_ms for line in self.steps), default=None)
 
-    @property
-    def eta_s(self) -> float | None:
-        """Seconds until nothing is ready or running at the rate of the last minute; None without one."""
-        moving = self.total(JobState.READY, JobState.RUNNING)
-        if not moving:
-            return 0.0
-        return moving / self.jobs_per_s if self.jobs_per_s > 0 else None
-
 
 def overview_in(c: sqlite3.Connection, *, now_ms: int, reasons: int) -> Overview:
     """Read it; at most *reasons* reasons for each of blocked, failed and delayed, the most frequent first."""

@@ -78,7 +78,9 @@ class BlockedReason:
 
 @dataclass(frozen=True, slots=True)
 class QueueCounts:
-    """Jobs by state; `by_step` are the ready ones by step; `oldest_ready_ms` is when the first in line was enqueued."""
+    """Jobs by state; `by_step` are the ready ones by step, `by_kind` by step and target; `oldest_ready_ms` is when the
+    first in line was enqueued.
+    """
 
     ready: int = 0
     running: int = 0
@@ -87,6 +89,7 @@ class QueueCounts:
     failed: int = 0
     oldest_ready_ms: int | None = None
     by_step: Mapping[str, int] = field(default_factory=dict)
+    by_kind: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     @property
     def open(self) -> int:

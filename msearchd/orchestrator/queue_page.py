@@ -38,7 +38,7 @@ def queue_page(overview: Overview, *, now_ms: int, progress: ProgressReply) -> Q
         next_due_s=None if overview.next_due_ms is None else max(0.0, (overview.next_due_ms - now_ms) / 1000),
         jobs_per_s=round(overview.jobs_per_s, 3),
         ended={outcome.value: count for outcome, count in overview.ended.items()},
-        eta_s=None if overview.eta_s is None else round(overview.eta_s, 1),
+        eta_s=progress.eta_s,
         files=progress,
     )
 

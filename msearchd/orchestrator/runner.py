@@ -18,6 +18,7 @@ from msearchd import errors
 from msearchd.domain.asset import AssetId
 from msearchd.domain.job import Job, Step
 from msearchd.orchestrator.outcomes import Outcomes
+from msearchd.orchestrator.progress import PaceMeter
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +56,7 @@ class Runner:
         self._steps = steps
         self._tell = tell
         self._in_work: dict[int, InWork] = {}
+        self.paces = PaceMeter()
 
     @property
     def in_work(self) -> tuple[InWork, ...]:
@@ -116,10 +118,13 @@ class Runner:
     @contextlib.contextmanager
     def _noted(self, jobs: Sequence[Job]) -> Iterator[None]:
         now = time.monotonic()
+        kinds = [(job.step.value, job.target) for job in jobs]
         for job in jobs:
             self._in_work[job.id] = InWork(job.asset, job.step, now)
+        self.paces.begin(kinds, now=now)
         try:
             yield
         finally:
+            self.paces.end(kinds, now=time.monotonic())
             for job in jobs:
                 self._in_work.pop(job.id, None)

@@ -31,10 +31,12 @@ from msearchd.control.replies import (
 from msearchd.control.types import path_text
 from msearchd.control.upkeep_replies import QueuePageReply
 from msearchd.domain.asset import AssetState, Root
+from msearchd.domain.job import Step
+from msearchd.domain.space import ModelKey
 from msearchd.inference.pool import ModelStatus, Pool
-from msearchd.jobs.queue import JobQueue
+from msearchd.jobs.queue import JobQueue, QueueCounts
 from msearchd.orchestrator.outcomes import Outcomes
-from msearchd.orchestrator.progress import RateMeter, eta_s
+from msearchd.orchestrator.progress import Kind, RateMeter, time_left_s
 from msearchd.orchestrator.queue_page import queue_page
 from msearchd.orchestrator.runner import Runner
 from msearchd.store.catalog import Catalog
@@ -48,6 +50,7 @@ _MODEL_STATES: dict[str, Literal["unloaded", "loading", "ready", "unusable"]] = 
     "busy": "ready",
     "unusable": "unusable",
 }
+_EMBED: str = Step.EMBED.value
 #: Running jobs named in the status, longest first.
 _RUNNING_SHOWN = 8
 
@@ -80,6 +83,7 @@ class StatusPage:
         self._started_s = time.monotonic()
         self._rate = RateMeter()
         self._indexed_seen = 0
+        self._at_start: dict[Kind, int] | None = None  # jobs that waited before this life's paces were taken
 
     def sample(self) -> None:
         """Note how many files became searchable since the last call; called now and then by the upkeep."""
@@ -103,7 +107,6 @@ class StatusPage:
             BlockedReason(cause=b.cause, reason=b.reason, jobs=b.jobs) for b in await source.queue.blocked_reasons()
         ]
         models = [model_reply(model) for model in source.pool.snapshot().models]
-        pending = sum(states.get(AssetState.PENDING, 0) for states in files.values())
         rate = self._rate.per_s(now=time.monotonic())
         problems = [*source.problems(), *_problems(watch, health, blocked)]
         return StatusReply(
@@ -130,7 +133,7 @@ class StatusPage:
             ),
             blocked=blocked,
             running=await self._running(),
-            progress=ProgressReply(files_per_s=round(rate, 3), eta_s=eta_s(pending, rate)),
+            progress=ProgressReply(files_per_s=round(rate, 3), eta_s=self._eta_s(counts)),
             models=models,
             store=_store_reply(health),
             loop_lag_p99_ms=round(source.loop_lag().p99_ms, 1),
@@ -139,12 +142,24 @@ class StatusPage:
 
     async def queue_page(self) -> QueuePageReply:
         """The queue in numbers, with the rate at which files become searchable."""
-        files = await self._from.catalog.counts()
-        pending = sum(states.get(AssetState.PENDING, 0) for states in files.values())
         self.sample()
         rate = self._rate.per_s(now=time.monotonic())
-        progress = ProgressReply(files_per_s=round(rate, 3), eta_s=eta_s(pending, rate))
+        progress = ProgressReply(files_per_s=round(rate, 3), eta_s=self._eta_s(await self._from.queue.counts()))
         return queue_page(await self._from.queue.overview(), now_ms=time.time_ns() // 1_000_000, progress=progress)
+
+    def _eta_s(self, counts: QueueCounts) -> float | None:
+        meter = self._from.runner.paces
+        waiting = dict(counts.by_kind)
+        for kind, jobs in meter.active.items():
+            waiting[kind] = waiting.get(kind, 0) + jobs
+        paces = meter.paces()
+        if self._at_start is None:
+            ended = {kind: pace.ended for kind, pace in paces.items()}
+            self._at_start = {kind: waiting.get(kind, 0) + ended.get(kind, 0) for kind in {*waiting, *ended}}
+        models = [ModelKey(target) for (step, target), jobs in waiting.items() if step == _EMBED and jobs]
+        turns = len(models) > 1 and not self._from.pool.fit_together(models)
+        left_s = time_left_s(waiting, paces, at_start=self._at_start, takes_turns=turns)
+        return None if left_s is None else round(left_s, 1)
 
     async def folders(self) -> list[FolderReply]:
         """The watched folders as the status shows them."""

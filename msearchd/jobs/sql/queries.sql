@@ -150,8 +150,8 @@ DELETE FROM queue_flag;
 -- pauses --  The pauses that are on, oldest first.
 SELECT reason FROM queue_flag ORDER BY since_ms, reason;
 
--- count_ready --  Ready jobs by step, and the first in line of each.
-SELECT step, count(*), min(id) FROM job INDEXED BY job_ready WHERE state = 'ready' GROUP BY step;
+-- count_ready --  Ready jobs by step and target, and the first in line of each.
+SELECT step, target, count(*), min(id) FROM job INDEXED BY job_ready WHERE state = 'ready' GROUP BY step, target;
 
 -- count_running --  Jobs in work.
 SELECT count(*) FROM job INDEXED BY job_running WHERE state = 'running';
