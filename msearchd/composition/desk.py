@@ -72,6 +72,7 @@ def make_desk(
             config_file=life.config_file,
         )
     )
+    backup = Backup(database=ground.database, store=children.store, data_dir=ground.data_dir)
     upkeep = Upkeep(
         database=ground.database,
         catalog=ground.catalog,
@@ -80,11 +81,14 @@ def make_desk(
         recovery=work.recovery,
         grace_s=life.settings.watch.delete_grace_s,
         sample=status.sample,
+        sweep_backups=backup.sweep,
     )
-    return Desk(_control(life, ground, children, work, status), disk, upkeep)
+    return Desk(_control(life, ground, children, work, status, backup), disk, upkeep)
 
 
-def _control(life: Life, ground: Ground, children: Children, work: Work, status: StatusPage) -> DaemonControl:
+def _control(
+    life: Life, ground: Ground, children: Children, work: Work, status: StatusPage, backup: Backup
+) -> DaemonControl:
     processing = Processing(database=ground.database, catalog=ground.catalog, queue=ground.queue, folders=work.watcher)
     life.stack.push_async_callback(processing.close)
     return DaemonControl(
@@ -101,7 +105,7 @@ def _control(life: Life, ground: Ground, children: Children, work: Work, status:
             status=status,
             reset=_reset(ground, children, work),
             verifier=_verifier(life, ground, children, work),
-            backup=Backup(database=ground.database, store=children.store, data_dir=ground.data_dir),
+            backup=backup,
             events=life.events,
             search=partial(answer, _search(life, ground, children, work)),
             models=PoolDesk(children.pool, ground.lineage.settings),

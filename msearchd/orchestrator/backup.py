@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +21,7 @@ import structlog
 
 from msearchd import errors
 from msearchd.aio.sqlite import Database
+from msearchd.orchestrator.backup_parts import BackupParts, part_of
 from msearchd.store.client import StoreProcess
 
 log = structlog.get_logger(__name__)
@@ -49,7 +49,14 @@ class Backup:
         self._database = database
         self._store = store
         self._data_dir = data_dir
+        self._parts = BackupParts(data_dir)
         self._one = asyncio.Lock()
+
+    async def sweep(self) -> None:
+        """Remove what a backup left that was killed with an earlier daemon. Never raises: the next backup tries again."""
+        async with self._one:
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self._parts.sweep)
 
     async def run(self, target: Path, *, has_vectors: bool) -> Copied:
         """Write it. Raises BadRequest: it exists, has no parent, or lies in data_dir; RetryLater: it cannot be written.
@@ -59,17 +66,16 @@ class Backup:
         began = time.monotonic()
         async with self._one:
             await asyncio.to_thread(self._check, target)
-            part = target.with_name(f".{target.name}.part")
+            part = part_of(target)
             try:
-                await asyncio.to_thread(_make_folder, part)
-                is_copied = await self._fill(part, has_vectors=has_vectors)
-                size = await asyncio.to_thread(_size_of, part)
-                await asyncio.to_thread(_publish, part, target)
+                await asyncio.to_thread(self._parts.sweep)
+                async with self._made(part):
+                    is_copied = await self._fill(part, has_vectors=has_vectors)
+                    size = await asyncio.to_thread(_size_of, part)
+                    await asyncio.to_thread(_publish, part, target)
             except OSError as error:
                 message = f"cannot write {target}: {error.strerror or error}"
                 raise errors.RetryLater(message, hint="check the folder's permissions and free space") from error
-            finally:
-                await asyncio.shield(asyncio.to_thread(shutil.rmtree, part, ignore_errors=True))
         copied = Copied(size, is_copied, round(time.monotonic() - began, 3))
         log.info("backup written", path=str(target), size_bytes=size, vectors=is_copied, took_s=copied.took_s)
         return copied
@@ -84,6 +90,19 @@ class Backup:
         if target.resolve().is_relative_to(self._data_dir.resolve()):
             message = f"{target} is in msearchd's own data folder"
             raise errors.BadRequest(message, hint="name a folder elsewhere, best on another disk")
+
+    @contextlib.asynccontextmanager
+    async def _made(self, part: Path) -> AsyncIterator[None]:
+        """`BackupParts.made` in threads; cancelled at any moment, it is left as it must be."""
+        made = self._parts.made(part)
+        entering = asyncio.ensure_future(asyncio.to_thread(made.__enter__))
+        try:
+            await asyncio.shield(entering)
+            yield
+        finally:
+            await asyncio.wait({entering})
+            if entering.exception() is None:
+                await asyncio.shield(asyncio.to_thread(made.__exit__, None, None, None))
 
     async def _fill(self, part: Path, *, has_vectors: bool) -> bool:
         if has_vectors:
@@ -107,11 +126,6 @@ async def _uninterrupted(work: Callable[[threading.Event], None]) -> None:
         with contextlib.suppress(_Abandoned, OSError):
             await running
         raise
-
-
-def _make_folder(part: Path) -> None:
-    shutil.rmtree(part, ignore_errors=True)  # of a backup that was killed
-    part.mkdir(mode=0o700)
 
 
 def _copy_tree(source: Path, target: Path, is_gone: threading.Event) -> None:

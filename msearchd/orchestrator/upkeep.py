@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
@@ -44,6 +44,7 @@ class Upkeep:
         recovery: Recovery,
         grace_s: float,
         sample: Callable[[], None],
+        sweep_backups: Callable[[], Awaitable[None]],
     ) -> None:
         self._database = database
         self._catalog = catalog
@@ -52,9 +53,11 @@ class Upkeep:
         self._recovery = recovery
         self._grace_s = grace_s
         self._sample = sample
+        self._sweep_backups = sweep_backups
 
     async def run(self) -> None:
         """Serve until cancelled."""
+        await self._sweep_backups()  # of an earlier daemon: nobody else knows where they are
         loop = asyncio.get_running_loop()
         flushed = swept = loop.time()
         while True:
