@@ -131,7 +131,7 @@ def _why(hit: Reply) -> str:
 
 def _list_name(name: str) -> str:
     """Lists of vector spaces have names for programs; a person reads "meaning"."""
-    return name if name in {"words", "names", "rerank"} else "meaning"
+    return name if name in {"words", "names", "learned words", "rerank"} else "meaning"
 
 
 def snippet_line(hit: Reply, *, width: int, style: Style) -> str:

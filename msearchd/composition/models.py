@@ -12,6 +12,7 @@ def wanted_models(settings: InferenceSettings) -> dict[str, ModelKey]:
     """The model of the settings for each modality that is embedded."""
     chosen = {
         "text": settings.text_model,
+        "sparse": settings.sparse_model,
         "image": settings.image_model,
         "audio": settings.audio_model,
         "page": settings.page_model,

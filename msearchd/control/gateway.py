@@ -147,7 +147,7 @@ class ServedModel(Reply):
     object: Literal["model"] = "model"
     created: Int
     owned_by: Text = "msearchd"
-    serves: Annotated[Text, Field(description="text, image, audio, page, rerank or speech.")] = "text"
+    serves: Annotated[Text, Field(description="text, sparse, image, audio, page, rerank or speech.")] = "text"
     source: Text = ""
 
 

@@ -12,7 +12,9 @@ from msearchd.control.types import INTEGRAL, Count, Int, PathText, Reply, Text, 
 class HitRank(Reply):
     """Where one list put the hit: rank from 1 and the list's own score (not comparable between lists)."""
 
-    list: Annotated[Text, Field(description='"words", "names", or the name of a vector space.')]
+    list: Annotated[
+        Text, Field(description='"words", "names", "learned words" (of a sparse model), or a vector space.')
+    ]
     rank: Annotated[int, Field(ge=1), INTEGRAL]
     score: float
 

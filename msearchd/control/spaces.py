@@ -11,7 +11,7 @@ from pydantic import Field
 
 from msearchd.control.types import Count, Reply, Request, Text, TimeMs
 
-Modality = Literal["text", "image", "audio", "page"]
+Modality = Literal["text", "sparse", "image", "audio", "page"]
 Phase = Literal["serving", "building", "waiting", "declined", "kept"]
 SpaceNamed = Annotated[
     str, Field(min_length=1, max_length=300, description="Name of a vector space, or of the model that makes it.")

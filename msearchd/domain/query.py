@@ -48,7 +48,7 @@ class SearchQuery:
 class ListRank:
     """Where one ranked list put the hit: rank from 1, the list's own score."""
 
-    list: str  # "words" | "names" | a space name
+    list: str  # "words" | "names" | "learned words" (of the sparse space) | a space name
     rank: int
     score: float
 

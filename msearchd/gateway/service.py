@@ -90,6 +90,9 @@ class ModelGateway:
     async def embed(self, request: EmbeddingsRequest) -> Embeddings:
         """Vectors of the inputs, in their order."""
         model = self._model(request.model, default=self._settings.text_model, what="embeds")
+        if model.serves == "sparse":
+            message = f"the model {model.name!r} makes sparse vectors, for which OpenAI's embeddings have no shape"
+            raise errors.BadRequest(message, hint="it serves searches of files; name a model that makes dense vectors")
         if model.serves not in _EMBEDS:
             message = f"the model {model.name!r} serves {model.serves}, it does not embed"
             raise errors.BadRequest(message, hint="GET /v1/models says what each serves")

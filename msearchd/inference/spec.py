@@ -19,6 +19,7 @@ from msearchd.inference import environments, remote, roster
 from msearchd.inference.weights import (
     ModelCard,
     Weights,
+    check_sparse,
     describe,
     describe_form,
     find_weights,
@@ -142,10 +143,14 @@ def engine_choices(model: EmbeddingModel, *, state_dir: Path, folder: Path | Non
 
     *folder* holds its weights, where they are here. Raises Misconfigured with the line to type where none is left.
     """
+    if folder is not None and not model.urls:
+        check_sparse(folder, serves=model.serves)
     if model.engine != _AUTO:
         return (_named(model, state_dir=state_dir),)
     architecture, has_onnx = describe_form(folder) if folder else ("", False)
     names = roster.automatic(model.serves, architecture=architecture, has_onnx=has_onnx, has_urls=bool(model.urls))
+    if model.urls and model.serves not in roster.ENGINES[names[0]].serves:
+        raise _serves_other(roster.ENGINES[names[0]], model)
     choices = [choice for name in names if (choice := _usable(name, model.python, state_dir)) is not None]
     if choices:
         return tuple(choices)
@@ -157,15 +162,18 @@ def engine_choices(model: EmbeddingModel, *, state_dir: Path, folder: Path | Non
 def _named(model: EmbeddingModel, *, state_dir: Path) -> EngineChoice:
     row = roster.ENGINES[model.engine]
     if model.serves not in row.serves:
-        message = (
-            f"engine {row.name} serves {', '.join(row.serves)}, and model {model.name!r} is to serve {model.serves}"
-        )
-        others = " or ".join(f'"{name}"' for name in roster.serving(model.serves))
-        raise errors.Misconfigured(message, key=f"model:{model.name}", hint=f'set engine = "auto" or {others}')
+        raise _serves_other(row, model)
     if python := model.python or environments.find_python(row.name, state_dir):
         return EngineChoice(row.name, python)
     message = f"model {model.name!r} asks for {row.name}, which no interpreter here has"
     raise errors.Misconfigured(message, key=f"engine:{row.name}", hint=row.install_line)
+
+
+def _serves_other(row: roster.EngineRow, model: EmbeddingModel) -> errors.Misconfigured:
+    message = f"engine {row.name} serves {', '.join(row.serves)}, and model {model.name!r} is to serve {model.serves}"
+    others = " or ".join(f'"{name}"' for name in roster.serving(model.serves))
+    hint = f'set engine = "auto" or {others}' if model.engine != _AUTO else f"{others} can, without urls"
+    return errors.Misconfigured(message, key=f"model:{model.name}", hint=hint)
 
 
 def _usable(engine: str, python: str, state_dir: Path) -> EngineChoice | None:

@@ -168,6 +168,31 @@ def describe_form(folder: Path) -> tuple[str, bool]:
     return str(named[0]), onnx_file(folder).is_file()
 
 
+def makes_sparse(folder: Path) -> bool:
+    """True for a sparse encoder (SPLADE and its kin) as sentence-transformers saves them."""
+    modules = _json(folder / "modules.json")
+    types = " ".join(str(module.get("type", "")) for module in modules) if isinstance(modules, list) else ""
+    declared = _json(folder / "config_sentence_transformers.json").get("model_type")
+    return declared == "SparseEncoder" or "Splade" in types or "sparse_encoder" in types
+
+
+def check_sparse(folder: Path, *, serves: str) -> None:
+    """Raise Misconfigured where a sparse encoder is to serve something else, or something else is to serve as one.
+
+    Any engine would load it, and give vectors that mean nothing.
+    """
+    is_sparse = makes_sparse(folder)
+    if is_sparse is (serves == "sparse"):
+        return
+    message = (
+        f"{folder} makes sparse vectors: it cannot serve {serves}"
+        if is_sparse
+        else f"{folder} is no sparse encoder (SPLADE and its kin, as sentence-transformers saves them)"
+    )
+    hint = 'set serves = "sparse" and name it as sparse_model' if is_sparse else "choose one, or correct serves"
+    raise errors.Misconfigured(message, key=f"source:{folder}", hint=hint)
+
+
 # -- describing --------------------------------------------------------------------------------------------------------
 
 

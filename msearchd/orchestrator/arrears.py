@@ -21,6 +21,7 @@ from msearchd import errors
 from msearchd.aio.sqlite import Database
 from msearchd.domain.asset import AssetId, AssetState, ContentId, RootState
 from msearchd.domain.job import JobState, Owed, Priority, Step
+from msearchd.domain.media import OF_TEXT
 from msearchd.domain.space import ModelKey, SpaceName
 from msearchd.jobs.queue import JobQueue
 from msearchd.orchestrator.intake import root_cause
@@ -149,7 +150,7 @@ class Arrears:
 
     async def _has_any(self, modality: str) -> bool:
         """True once there is something for a model of *modality*: until then its space need not be made."""
-        if modality == "text":
+        if modality in OF_TEXT:
             return await self._catalog.has_text()
         return bool(await self._catalog.contents_lacking(SpaceName(""), ContentId(0), limit=1, serves=modality))
 
@@ -167,7 +168,7 @@ class Arrears:
         self, c: sqlite3.Connection, model: ModelKey, contents: Sequence[ContentId], what: Step = Step.EMBED
     ) -> tuple[int, int]:
         """(contents on their way, files owed anew). A file that failed is left alone until it changes or is retried."""
-        is_text = what is Step.EMBED and self._modality_of(model) == "text"
+        is_text = what is Step.EMBED and self._modality_of(model) in OF_TEXT
         planning = _PLANNING_TEXT if is_text else _PLANNING
         waiting, owed = 0, 0
         for content in contents:

@@ -24,7 +24,7 @@ import structlog
 
 from msearchd import errors
 from msearchd.domain.job import Job, Owed, Step
-from msearchd.domain.media import KINDS_OF, Segment
+from msearchd.domain.media import KINDS_OF, OF_TEXT, Segment
 from msearchd.domain.sample import Sample
 from msearchd.domain.space import ModelKey, Point, PointPayload, PointRef, Space, Vectors
 from msearchd.media.client import ChangedWhileReading
@@ -150,7 +150,7 @@ class EmbedStep:
 
     async def _eaten(self, content: ContentRow, modality: str) -> tuple[Segment, ...]:
         """The segments of *content* that a model of *modality* embeds."""
-        kinds, is_text = KINDS_OF[modality], modality == "text"
+        kinds, is_text = KINDS_OF[modality], modality in OF_TEXT
         found = await self._catalog.segments(content.id)
         return tuple(s for s in found if s.kind in kinds and (not is_text or s.text.strip()))
 
@@ -216,7 +216,7 @@ class EmbedStep:
     async def _embed_batch(self, space: Space, work: _Group, batch: Sequence[tuple[_Piece, Segment]]) -> None:
         """Put the points of *batch*: those whose vectors are known at once, the others as their model says."""
         keys = [key_of(piece.content.content_hash, segment) for piece, segment in batch]
-        if self._modality_of(space.model) == "text":
+        if self._modality_of(space.model) in OF_TEXT:
             vectors = await self._vectors.of(
                 [segment.text for _, segment in batch], keys, space=space, deadline_s=self._deadline_s
             )

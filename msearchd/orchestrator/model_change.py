@@ -19,6 +19,7 @@ import structlog
 
 from msearchd import errors
 from msearchd.aio.sqlite import Database
+from msearchd.domain.media import OF_TEXT
 from msearchd.domain.space import ModelKey, Space, SpaceName
 from msearchd.jobs.queue import JobQueue
 from msearchd.orchestrator.arrears import Arrears
@@ -337,7 +338,7 @@ class ModelChange:
     async def _begin(self, line: Line, record: SpaceRecord, act: Act) -> None:
         """Fill it; where its passages are to be cut otherwise than they are, files are read again first."""
         before = max((one for one in line.records if one.name != record.name), key=_answered_ms, default=None)
-        is_text = line.modality == "text"
+        is_text = line.modality in OF_TEXT
         if is_text and before is not None and not self._lineage.is_cut_alike(before.made_by, record.made_by):
             log.info("texts are read and cut again", contents=await self._moves.read_again())
         await self._moves.make(line, record, act)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from msearchd import errors
+from msearchd.domain.media import OF_TEXT
 from msearchd.domain.space import ModelKey, SpaceName
 from msearchd.store.catalog.space_book import Phase, SpaceRecord
 
@@ -98,7 +99,7 @@ def sentence(line: Line, owed: Mapping[SpaceName, int]) -> str:
         goes_on = serving.target is not None and serving.target != line.model
         way = f"{serving.space.model!r} goes on answering: {line.trouble}"
         return f"the model {line.model!r} cannot run, {way}" if goes_on else ""
-    unit = "passages" if line.modality == "text" else "samples"
+    unit = "passages" if line.modality in OF_TEXT else "samples"
     say = f"type: msearch model switch {line.model} (what it costs: msearch model plan {line.model})"
     if waiting is not None and waiting.name == line.wanted:
         old = f"{serving.space.model!r}" if serving.space.model != line.model else "its space of before"

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from msearchd.domain.job import Step
-from msearchd.domain.media import KINDS_OF, SegmentKind
+from msearchd.domain.media import KINDS_OF, OF_TEXT, SegmentKind
 from msearchd.domain.space import ModelKey
 
 PlannedStep = tuple[Step, str]
@@ -21,14 +21,14 @@ PlannedStep = tuple[Step, str]
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """Models in use. `serves`: what each that embeds reads (text, image, audio, page); `speech`: writes down speech."""
+    """Models in use. `serves`: what each that embeds is for (text, sparse, image, ...); `speech`: writes down speech."""
 
     serves: Mapping[ModelKey, str]
     speech: ModelKey | None = None
 
-    def of(self, modality: str) -> tuple[ModelKey, ...]:
-        """Those that embed *modality*, by name."""
-        return tuple(sorted(key for key, served in self.serves.items() if served == modality))
+    def of_text(self) -> tuple[ModelKey, ...]:
+        """Those that embed passages of text, by name."""
+        return tuple(sorted(key for key, served in self.serves.items() if served in OF_TEXT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def steps_owed(progress: ContentProgress, *, models: Models) -> tuple[PlannedSte
         return (*owed, (Step.OCR, ""))
     if speech := speech_owed(progress, models=models):
         return (*owed, *speech)
-    return (*owed, *after_reading(progress, text_models=models.of("text")))
+    return (*owed, *after_reading(progress, text_models=models.of_text()))
 
 
 def speech_owed(progress: ContentProgress, *, models: Models) -> tuple[PlannedStep, ...]:

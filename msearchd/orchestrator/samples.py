@@ -17,9 +17,10 @@ from msearchd.media.client import Extractors
 from msearchd.orchestrator.at_hand import AskForScan, asset_at_hand, vanishing
 from msearchd.store.catalog import Catalog, ContentRow
 
-#: Samples in one request by what the model serves: 256 passages are two seconds of MiniLM on one core; the others are
-#: bounded by their bytes (16 windows of 10 s at 48 kHz are 31 MB, 24 pictures of 512 x 768 28 MB).
-PER_REQUEST: Final = {"text": 256, "image": 24, "audio": 16, "page": 8}
+#: Samples in one request by what the model serves: 256 passages are two seconds of MiniLM on one core (of SPLADE half as
+#: many: its last layer is as wide as the vocabulary); the others are bounded by their bytes (16 windows of 10 s at 48 kHz
+#: are 31 MB, 24 pictures of 512 x 768 28 MB).
+PER_REQUEST: Final = {"text": 256, "sparse": 128, "image": 24, "audio": 16, "page": 8}
 #: CLIP and SigLIP see 224 to 384 pixels; twice that loses nothing by the model's own resampling.
 PICTURE_SIDE: Final = 512
 #: Late-interaction models read small print: A4 at about 110 dpi.

@@ -142,14 +142,14 @@ class Steps:
             return
         owed = [
             Owed(job.asset, step, target, job.priority)
-            for step, target in plan.after_reading(progress(content, ()), text_models=self._models().of("text"))
+            for step, target in plan.after_reading(progress(content, ()), text_models=self._models().of_text())
         ]
         await self._outcomes.also(owed)
 
     def _next(self, job: Job, content: ContentRow, identified: Identified) -> list[Owed]:
         state, models = progress(content, steps_for(identified, self._settings)), self._models()
         if job.step is Step.OCR:  # its pictures are owed since they were read
-            steps = plan.after_reading(state, text_models=models.of("text"))
+            steps = plan.after_reading(state, text_models=models.of_text())
         else:
             steps = plan.steps_owed(state, models=models)
         return [Owed(job.asset, step, target, job.priority) for step, target in steps]

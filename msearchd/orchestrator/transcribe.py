@@ -124,5 +124,5 @@ class TranscribeStep:
         log.debug("speech written down", content=content.id, until_s=until_ms / 1000, passages=len(heard))
 
     def _text_owed(self, job: Job, content: ContentRow) -> list[Owed]:
-        steps = plan.after_reading(progress(content, ()), text_models=self._models().of("text"))
+        steps = plan.after_reading(progress(content, ()), text_models=self._models().of_text())
         return [Owed(job.asset, step, target, job.priority) for step, target in steps]

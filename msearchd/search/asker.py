@@ -16,12 +16,14 @@ from msearchd.domain.space import ModelKey, Space, Vectors
 from msearchd.inference.pool import Lane, Pool, Role
 from msearchd.store.catalog import Catalog
 
+#: The list of a sparse model: words that it found in a text or would have expected there. Its space's name says less.
+LEARNED: Final = "learned words"
 #: Modalities whose models know texts too, with the name of their list where it has no space's name.
-BESIDE_TEXT: Final = {"image": "pictures", "audio": "sounds", "page": "pages"}
+BESIDE_TEXT: Final = {"sparse": LEARNED, "image": "pictures", "audio": "sounds", "page": "pages"}
 #: States of a model that answers only after it was loaded.
 _NOT_YET: Final = frozenset({"unloaded", "loading"})
 #: Which setting names the model of a modality.
-_SETTING: Final = {"text": "text_model", "image": "image_model", "audio": "audio_model", "page": "page_model"}
+_SETTING: Final = {modality: f"{modality}_model" for modality in ("text", *BESIDE_TEXT)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Asker:
         self._deadline_s = deadline_s
 
     async def modalities(self) -> tuple[str, ...]:
-        """Where else than among texts a text can be asked for: image, audio, page, as far as there is anything."""
+        """Where else than near its own vector a text can be asked for: sparse, image, audio, page, where there is anything."""
         return tuple([modality for modality in BESIDE_TEXT if await self._has_points(modality)])
 
     async def ask(self, modality: str, samples: Sequence[Sample], *, role: Role) -> Asked | None:

@@ -96,11 +96,12 @@ class Examples:
             return Example("image", (await self._decoded_picture(known),), known.content)
         if modality in {Modality.AUDIO, Modality.VIDEO} and await self._asker.has("audio"):
             return Example("audio", await self._decoded_sound(known), known.content)
-        await self._asker.needed("text")
+        space = "text" if await self._asker.has("text") or not await self._asker.has("sparse") else "sparse"
+        await self._asker.needed(space)
         texts = [s.text for s in await self._segments(known) if s.kind in KINDS_OF["text"] and s.text.strip()]
         if not texts:
             raise errors.BadAsset("there is no text in it")
-        return Example("text", tuple(spread(texts, _PASSAGES)), known.content)
+        return Example(space, tuple(spread(texts, _PASSAGES)), known.content)
 
     async def _known(self, path: bytes) -> _Known:
         """From the catalog where the file is in it as it is now, else by looking."""

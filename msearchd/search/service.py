@@ -23,7 +23,7 @@ from msearchd.domain.query import Hit, SearchQuery
 from msearchd.domain.sample import Sample
 from msearchd.inference.pool import Role
 from msearchd.search import fusion
-from msearchd.search.asker import BESIDE_TEXT, Questions
+from msearchd.search.asker import BESIDE_TEXT, LEARNED, Questions
 from msearchd.search.examples import Example, Examples
 from msearchd.search.lists import Answer, Ask, ListReport, failed, gathered, report
 from msearchd.search.meaning import Meaning
@@ -125,10 +125,12 @@ class SearchService:
                 (weights.weight_words, Ask("words", lambda: self._words(question, scope))),
                 (weights.weight_names, Ask("names", lambda: self._names(query.text, scope))),
             ]
-            if weights.weight_meaning > 0:
-                near = [Example("text", text), *(Example(one, text) for one in await self._questions.modalities())]
+            if max(weights.weight_meaning, weights.weight_sparse) > 0:
+                near = [Example(one, text) for one in ("text", *await self._questions.modalities())]
                 asks += [
-                    (weights.weight_meaning, await self._asking(one, scope, query.limit, Role.QUERY)) for one in near
+                    (weight, await self._asking(one, scope, query.limit, Role.QUERY))
+                    for one in near
+                    if (weight := self._weight_of(one.modality)) > 0
                 ]
         asks += [(1.0, await self._asking(one, scope, query.limit, Role.DOCUMENT)) for one in examples]
         wanted = [ask for weight, ask in asks if weight > 0]
@@ -166,8 +168,12 @@ class SearchService:
         # One more file than asked for: an example finds itself first.
         found = await self._meaning.near(asked, scope, files=files + (example.itself is not None))
         entries = tuple(fusion.Entry(one.content, (one.kind, one.seq), one.score) for one in found)
-        weight = self._settings.weight_meaning if role is Role.QUERY else max(self._settings.weight_meaning, 1.0)
-        return Answer(report(asked.space.name, entries, began), entries, weight)
+        weight = self._weight_of(example.modality)
+        name = LEARNED if asked.space.sparse else asked.space.name
+        return Answer(report(name, entries, began), entries, weight if role is Role.QUERY else max(weight, 1.0))
+
+    def _weight_of(self, modality: str) -> float:
+        return self._settings.weight_sparse if modality == "sparse" else self._settings.weight_meaning
 
     # -- hits ---------------------------------------------------------------------------------------------------------
 

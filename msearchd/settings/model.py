@@ -141,9 +141,9 @@ class EmbeddingModel(_Section):
     )
     source: str = Field(description="Local folder, or model id of the hub.")
     revision: str = Field(default="", description="Revision of a hub model; empty takes the newest cached one.")
-    serves: Literal["text", "image", "audio", "page", "rerank", "speech"] = Field(
+    serves: Literal["text", "sparse", "image", "audio", "page", "rerank", "speech"] = Field(
         default="text",
-        description="What it reads: text, image, audio and page are embedded, rerank compares, speech is written down.",
+        description="What it is for: text, sparse, image, audio and page embed, rerank compares, speech writes down.",
     )
     engine: Literal["auto", "infinity", "sentence_transformers", "onnx", "whisper", "colpali", "openai", "vllm"] = (
         Field(
@@ -192,6 +192,10 @@ class InferenceSettings(_Section):
 
     text_model: str = Field(
         default="all-minilm-l6-v2", description="Name of the model that embeds text; empty turns search by meaning off."
+    )
+    sparse_model: str = Field(
+        default="",
+        description="Name of the model that weighs the words of texts and adds their kin (SPLADE); empty does without.",
     )
     image_model: str = Field(
         default="",
@@ -285,6 +289,9 @@ class SearchSettings(_Section):
     weight_words: float = Field(default=1.0, ge=0, description="Weight of the list of matching words.")
     weight_names: float = Field(default=1.0, ge=0, description="Weight of the list of matching file names.")
     weight_meaning: float = Field(default=1.0, ge=0, description="Weight of each list of near vectors.")
+    weight_sparse: float = Field(
+        default=1.0, ge=0, description="Weight of the list of learned words, that of sparse_model."
+    )
     rerank_passages: int = Field(
         default=20, ge=2, le=200, description="Best passages that the model of rerank_model compares once more."
     )

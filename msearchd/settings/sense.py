@@ -134,7 +134,7 @@ def _models(settings: Settings) -> Iterator[Complaint]:
 def _chosen(settings: Settings, names: list[str]) -> Iterator[Complaint]:
     """The models that the settings name: there, and able to do what they are named for."""
     serves = {model.name: model.serves for model in settings.inference.models}
-    for wanted in ("text", "image", "audio", "page", "speech", "rerank"):
+    for wanted in ("text", "sparse", "image", "audio", "page", "speech", "rerank"):
         key = f"{wanted}_model"
         chosen = getattr(settings.inference, key)
         if chosen and chosen not in names:

@@ -87,7 +87,7 @@ async def test_speech_is_found_by_words_with_its_time_and_its_text_is_owed_to_th
     assert places
     assert all(p.kind is SegmentKind.TRANSCRIPT and p.t0_ms // MINUTE_MS == 11 for p in places)
     jobs = [(job.step, job.target) for job in await world.queue.jobs_of(asset)]
-    assert jobs == [(Step.EMBED, str(model)) for model in world.serves.of("text")]
+    assert jobs == [(Step.EMBED, str(model)) for model in world.serves.of_text()]
     assert (await world.catalog.content(content)).is_heard
 
 

@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol
 
 from msearchd import errors
 from msearchd.domain.sample import Sample
+from msearchd.inference.weights import check_sparse
 from msearchd.inference.worker.engines.base import Embedded, EngineFacts, LoadOrder, Prepared, load_errors, pick_device
 from msearchd.inference.worker.engines.st_media import ManyWay, MediaWay
 from msearchd.inference.worker.engines.st_sparse import SparseWay
@@ -140,18 +141,8 @@ def form_of(folder: Path, *, serves: str) -> str:
     library = _read_json(folder / "config_sentence_transformers.json")
     architectures = _read_json(folder / "config.json").get("architectures") or []
     declared = str(library.get("model_type", ""))
-    modules = _read_json(folder / "modules.json") or []
-    types = " ".join(str(module.get("type", "")) for module in modules) if isinstance(modules, list) else ""
-    is_sparse = declared == "SparseEncoder" or "Splade" in types or "sparse_encoder" in types
-    if is_sparse is not (serves == "sparse"):
-        message = (
-            f"{folder} makes sparse vectors: it cannot serve {serves}"
-            if is_sparse
-            else f"{folder} is no sparse encoder (SPLADE and its kin, as sentence-transformers saves them)"
-        )
-        hint = 'set serves = "sparse" and name it as sparse_model' if is_sparse else "choose one, or correct serves"
-        raise errors.Misconfigured(message, key=f"source:{folder}", hint=hint)
-    if is_sparse:
+    check_sparse(folder, serves=serves)
+    if serves == "sparse":
         return "SparseEncoder"
     if serves == "rerank":
         if declared != "CrossEncoder" and not any(
