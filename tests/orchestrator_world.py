@@ -34,7 +34,7 @@ from msearchd.orchestrator.reset import Reset
 from msearchd.orchestrator.runner import Runner
 from msearchd.orchestrator.spaces import Spaces
 from msearchd.orchestrator.steps import Steps
-from msearchd.settings.model import ExtractSettings, QueueSettings
+from msearchd.settings.model import ExtractSettings, QueueSettings, WatchSettings
 from msearchd.store.catalog import Catalog
 from msearchd.store.vector_cache import VectorCache
 from msearchd.watch.changes import FileSeen
@@ -313,7 +313,7 @@ class OrchestratorWorld:
     def folders(self):
         return FolderList(
             database=self.database, catalog=self.catalog, queue=self.queue, watcher=NoWatcher(),
-            data_dir=self.folder, from_settings=[],
+            data_dir=self.folder, settings=WatchSettings(),
         )  # fmt: skip
 
     async def reset(self, what, **parts):

@@ -66,6 +66,8 @@ def add(daemon: Daemon, args: Namespace) -> int:
             print_json(folder)
             continue
         print(f"watching {render.short_path(folder['path'], _home())}")
+        for inner in folder.get("took_in", ()):
+            print(f"  with {render.short_path(inner, _home())}, which was watched already: nothing of it is read again")
     return OK
 
 

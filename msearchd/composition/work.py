@@ -125,7 +125,7 @@ def make_work(life: Life, ground: Ground, children: Children) -> Work:
         queue=ground.queue,
         watcher=watcher,
         data_dir=ground.data_dir,
-        from_settings=life.settings.watch.folders,
+        settings=life.settings.watch,
     )
     return Work(watcher, folders, spaces, change, recovery, arrears, outcomes, runner, indexing, news)
 

@@ -29,6 +29,9 @@ class FolderReply(Reply):
     is_scanning: bool = False
     scanned_dirs: Count = 0
     unwatched_dirs: Annotated[Count, Field(description="Folders that could not be read.")] = 0
+    took_in: Annotated[
+        list[PathText], Field(description="When added: watched folders in it, which are folders of it now.")
+    ] = Field(default_factory=list)
 
 
 class FoldersReply(Reply):

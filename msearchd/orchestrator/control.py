@@ -136,9 +136,11 @@ class DaemonControl:
 
     async def add_folder(self, path: bytes) -> FolderReply:
         """Watch a folder, durably."""
-        root = await self._parts.folders.add(path)
-        self._parts.events.publish("folder added", {"path": path_text(root.path)})
-        return next(folder for folder in await self._parts.status.folders() if folder.path == path_text(root.path))
+        added = await self._parts.folders.add(path)
+        shown, took_in = path_text(added.root.path), [path_text(one) for one in added.took_in]
+        self._parts.events.publish("folder added", {"path": shown, "took_in": took_in})
+        folder = next(one for one in await self._parts.status.folders() if one.path == shown)
+        return folder.model_copy(update={"took_in": took_in})
 
     async def remove_folder(self, path: bytes) -> None:
         """Watch it no more and forget its files."""

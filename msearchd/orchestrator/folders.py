@@ -11,6 +11,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,16 +19,28 @@ import structlog
 
 from msearchd import errors
 from msearchd.aio.sqlite import Database
-from msearchd.domain.asset import Root, RootId
+from msearchd.domain.asset import Root, RootId, RootState
+from msearchd.domain.job import Owed, Step
 from msearchd.jobs.queue import JobQueue
 from msearchd.orchestrator import folders_file
+from msearchd.settings.model import WatchSettings
 from msearchd.store.catalog import Catalog
+from msearchd.watch.ignore import Rules
+from msearchd.watch.paths import is_below
 from msearchd.watch.roots import file_system_type, is_of_the_kernel
 from msearchd.watch.watcher import Watcher
 
 log = structlog.get_logger(__name__)
 
 _HIDE_GROUP: Final = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """A root that is watched now, and the paths of those that it took in."""
+
+    root: Root
+    took_in: tuple[bytes, ...] = ()
 
 
 class FolderList:
@@ -41,7 +54,7 @@ class FolderList:
         queue: JobQueue,
         watcher: Watcher,
         data_dir: Path,
-        from_settings: Sequence[Path],
+        settings: WatchSettings,
     ) -> None:
         self._database = database
         self._catalog = catalog
@@ -50,7 +63,8 @@ class FolderList:
         self._data_dir = os.fsencode(data_dir)
         self._file = data_dir / "folders.json"
         self._changing = asyncio.Lock()  # a folder added while it is removed would lose what was just seen
-        self._from_settings = [os.fsencode(path) for path in from_settings]
+        self._from_settings = [os.fsencode(path) for path in settings.folders]
+        self._watch_settings = settings
 
     async def start(self) -> None:
         """Watch what is configured and what was added before. A configured folder that is missing is offline, no error."""
@@ -59,20 +73,58 @@ class FolderList:
         if not await self._catalog.had_roots():
             await self._adopt()
         for path in self._from_settings:
-            await self._database.write(lambda c, p=path: self._catalog.add_root_in(c, p))  # type: ignore[misc]
+            if any(root.path != path and is_below(path, root.path) for root in await self._catalog.roots()):
+                log.info("folder of the settings is watched already", path=os.fsdecode(path))
+                continue
+            await self._database.write(lambda c, p=path: self._widen_in(c, p))  # type: ignore[misc]
         await self._note()
         for root in await self._catalog.roots():
             await self._watcher.add_root(root)
 
-    async def add(self, path: bytes) -> Root:
-        """Watch *path*. NotFound, or BadRequest with the reason."""
+    async def add(self, path: bytes) -> Added:
+        """Watch *path*. NotFound, or BadRequest with the reason.
+
+        Watched folders in it become folders of it, in one commit: nothing is read or embedded again, and what changes
+        meanwhile is found by the scan that the new one begins with.
+        """
         real = await asyncio.to_thread(self._checked, path)
         async with self._changing:
-            root_id = await self._database.write(lambda c: self._catalog.add_root_in(c, real))
+            held = [root for root in await self._catalog.roots() if root.path != real and is_below(root.path, real)]
+            await asyncio.to_thread(self._check_held, real, held)
+            for root in held:
+                await self._watcher.remove_root(root.id)
+            try:
+                root_id = await self._database.write(lambda c: self._widen_in(c, real))
+            except BaseException:
+                for root in held:
+                    await self._watcher.add_root(root)
+                raise
+            self._queue.notify()
             root = await self._root(root_id)
             await self._note()
             await self._watcher.add_root(root)
-        log.info("folder added", path=os.fsdecode(real))
+        log.info("folder added", path=os.fsdecode(real), took_in=[os.fsdecode(one.path) for one in held])
+        return Added(root, tuple(one.path for one in held))
+
+    def _check_held(self, path: bytes, held: Sequence[Root]) -> None:
+        """A folder that is taken in must stay in the index: BadRequest for one that is away, or that a rule leaves out."""
+        rules = Rules(path, self._watch_settings)
+        for root in held:
+            shown = os.fsdecode(root.path)
+            if root.state is RootState.OFFLINE:
+                message = f"{shown} lies in it, is watched, and offline"
+                raise errors.BadRequest(message, hint=f"connect it first, or give it up: msearch remove {shown}")
+            if (rule := rules.check_path(root.path[len(path.rstrip(b"/")) + 1 :], is_dir=True)) is not None:
+                message = f"{shown} lies in it, is watched, and would be left out by the rule {rule.pattern!r} ({rule.origin})"
+                hint = f"let {os.fsdecode(path)}/.msearchignore include it, or give it up: msearch remove {shown}"
+                raise errors.BadRequest(message, hint=hint)
+
+    def _widen_in(self, c: sqlite3.Connection, path: bytes) -> RootId:
+        root, moved = self._catalog.widen_root_in(c, path)
+        for folder in moved:
+            # Points name the folders above them: a search in the new ones must find them.
+            below = self._catalog.assets_below_in(c, folder)
+            self._queue.enqueue_in(c, (Owed(asset, Step.RELOCATE) for asset in below))
         return root
 
     def _checked(self, path: bytes) -> bytes:

@@ -59,6 +59,10 @@ class Catalog(CatalogSearch):
         """Watch a folder (absolute); twice is once. Raises BadRequest for relative and for nested ones."""
         return tree.add_root(c, path, now_ms=self._now_ms())
 
+    def widen_root_in(self, c: sqlite3.Connection, path: bytes) -> tuple[RootId, list[DirId]]:
+        """Watch a folder that holds watched ones; they become folders of it. The new root, and the folders that moved."""
+        return tree.widen_root(c, path, now_ms=self._now_ms())
+
     def remove_root_in(self, c: sqlite3.Connection, root: RootId) -> None:
         """Watch it no longer: out of every search at once. The caller hides its tree in batches (`hide_tree_in`)."""
         tree.remove_root(c, root, now_ms=self._now_ms())

@@ -43,6 +43,30 @@ def add_root(c: sqlite3.Connection, path: bytes, *, now_ms: int) -> RootId:
     return root_id
 
 
+def widen_root(c: sqlite3.Connection, path: bytes, *, now_ms: int) -> tuple[RootId, list[DirId]]:
+    """Watch *path*, which holds watched folders: they become folders of it, with all that is known of them.
+
+    Gives the new root and the rows of the folders that moved; all ids stay. Raises as add_root where *path* lies in a root.
+    """
+    path = b"/" + path.strip(b"/")
+    held = [root for root in paths.roots(c) if root.path != path and paths.is_inside(root.path, path)]
+    for root in held:
+        remove_root(c, root.id, now_ms=now_ms)
+    wide = add_root(c, path, now_ms=now_ms)
+    moved = []
+    for root in held:
+        top = paths.find_dir(c, root.id, b"")
+        if top is not None:
+            folder, name = paths.split(root.path[len(path.rstrip(b"/")) + 1 :])
+            parent = paths.ensure_dir(c, wide, folder)
+            _clear_place(c, wide, parent, name, now_ms=now_ms)
+            c.execute(SQL["adopt_subtree"], (top, root.id, wide))
+            c.execute(SQL["place_dir"], (top, wide, parent, name))
+            paths.put_dir_name(c, top, name)
+            moved.append(top)
+    return wide, moved
+
+
 def remove_root(c: sqlite3.Connection, root: RootId, *, now_ms: int) -> None:
     """Watch it no longer: out of every search at once. Quiet if it is not watched."""
     c.execute(SQL["remove_root"], (root, now_ms))
@@ -256,4 +280,5 @@ __all__ = [
     "set_root_state",
     "set_state",
     "touch_file",
+    "widen_root",
 ]
