@@ -20,7 +20,7 @@ from msearchd.watch.hints import Coverage
 from msearchd.watch.ignore import FolderRules, Rules
 from msearchd.watch.inner_mounts import InnerMounts
 from msearchd.watch.left import reason_to_leave, special_rule
-from msearchd.watch.listing import Listing, Unchanged, list_folder
+from msearchd.watch.listing import Listing, Unchanged, if_unchanged, list_folder
 
 _DIR_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _MAX_CHAIN: Final = 32  # descriptors of one slice; deeper folders are opened again from the root
@@ -89,6 +89,8 @@ class Walk:
 
     def __init__(self, context: RootContext) -> None:
         self._context = context
+        self._root_id = context.root.id
+        self._enter = context.coverage.enter
         self._chain: list[tuple[bytes, int]] = []  # (path, descriptor) from the root down
 
     def __enter__(self) -> Self:
@@ -127,16 +129,15 @@ class Walk:
         """
         try:
             fd = self._open(path)
-            entered = self._context.coverage.enter(self._context.root.id, path, fd)
+            entered = self._enter(self._root_id, path, fd)
+            if expected and entered.was is None:
+                found = if_unchanged(path, fd, self._context.rules, expected)
+                if found is not None:
+                    return found
             mounts = self._context.mounts
+            held = mounts.held_names(path) if mounts else frozenset()
             return list_folder(
-                path,
-                fd,
-                self._context.rules,
-                max_file_bytes=self._context.max_file_bytes,
-                entered=entered,
-                held=mounts.held_names(path) if mounts else frozenset(),
-                expected=expected,
+                path, fd, self._context.rules, max_file_bytes=self._context.max_file_bytes, entered=entered, held=held
             )
         except OSError as error:
             return _not_listed(path, error)
@@ -202,20 +203,23 @@ class Walk:
 
     def _open(self, path: bytes) -> int:
         """A descriptor of directory *path*, through the chain of its parents. Raises OSError."""
-        while self._chain[-1][0] and path != self._chain[-1][0] and not path.startswith(self._chain[-1][0] + b"/"):
-            os.close(self._chain.pop()[1])
-        at, fd = self._chain[-1]
+        chain = self._chain
+        at, fd = chain[-1]
+        while at and path != at and not path.startswith(at + b"/"):
+            os.close(fd)
+            chain.pop()
+            at, fd = chain[-1]
         if path == at:
             return fd
         mounts = self._context.mounts
         for name in path[len(at) + 1 if at else 0 :].split(b"/"):
-            if len(self._chain) >= _MAX_CHAIN:
-                os.close(self._chain.pop(1)[1])
+            if len(chain) >= _MAX_CHAIN:
+                os.close(chain.pop(1)[1])
             fd = os.open(name, _DIR_FLAGS, dir_fd=fd)
             at = at + b"/" + name if at else name
             if mounts:
                 _check_mount(mounts, at, fd)
-            self._chain.append((at, fd))
+            chain.append((at, fd))
         return fd
 
 

@@ -74,12 +74,14 @@ class FolderRules:
     secrets: PatternSet | None
     include_hidden: bool
     quick: Quick | None = None
+    quick_dirs: Quick | None = None
     #: Stands for all rules that hold here, across restarts: while it is equal, equal entries are judged equally.
     salt: bytes = b""
 
     def check(self, text: str, *, is_dir: bool) -> Rule | None:
         """The rule that leaves out the entry named *text* (as os.fsdecode gives it), or None."""
-        if self.quick is not None and not is_dir and self.quick.is_plain(text):
+        quick = self.quick_dirs if is_dir else self.quick
+        if quick is not None and quick.is_plain(text):
             return None
         if self.absolute is not None:
             return self.absolute
@@ -113,6 +115,7 @@ class Rules:
     _default_set: PatternSet | None = field(init=False)
     _secrets: PatternSet | None = field(init=False)
     _quick: Quick | None = field(init=False)
+    _quick_dirs: Quick | None = field(init=False)
     _folders: OrderedDict[bytes, _Folder] = field(init=False, default_factory=OrderedDict)
     complaints: dict[bytes, tuple[str, ...]] = field(init=False, default_factory=dict)
     _private_below: bytes | None = field(init=False, default=None)  # relative to the root; None: it lies elsewhere
@@ -127,8 +130,8 @@ class Rules:
         origin = f"built-in list v{default_excludes.VERSION}"
         self._default_set = _DEFAULT_SET(default_excludes.DEFAULTS, origin) if use else None
         self._secrets = _DEFAULT_SET(default_excludes.SECRETS, f"{origin}: keys and secrets") if use else None
-        held = (self._settings_set, self._default_set, self._secrets)
-        self._quick = Quick.of(patterns for patterns in held if patterns is not None)
+        held = [patterns for patterns in (self._settings_set, self._default_set, self._secrets) if patterns is not None]
+        self._quick, self._quick_dirs = Quick.of(held), Quick.of_dirs(held)
         if self.private and paths.is_below(self.private, self.root.rstrip(b"/")):
             self._private_below = self.private[len(self.root.rstrip(b"/")) + 1 :]
         elif self.private and paths.is_below(self.root, self.private):
@@ -144,14 +147,18 @@ class Rules:
             absolute = Rule("msearchd's own data", "built-in")
         elif any(paths.is_below(path, point) for point in self.kernel):
             absolute = Rule("made up by the kernel", "built-in")
-        quick = self._quick if chain.is_plain and absolute is None else None
+        is_quick = chain.is_plain and absolute is None
         return FolderRules(
-            os.fsdecode(path), chain.sets, absolute, self._secrets, self.settings.include_hidden, quick, chain.salt
-        )
+            os.fsdecode(path), chain.sets, absolute, self._secrets, self.settings.include_hidden,
+            self._quick if is_quick else None, self._quick_dirs if is_quick else None, chain.salt,
+        )  # fmt: skip
 
-    def salt(self, path: bytes) -> bytes:
-        """`FolderRules.salt` of folder *path*, without the rest."""
-        return self._chain(path).salt
+    def salt(self, path: bytes, *, has_ignore_files: bool = True) -> bytes:
+        """`FolderRules.salt` of folder *path*, without the rest.
+
+        One that is seen to have no ignore files has that of the folder above: nothing is read or remembered of it.
+        """
+        return self._chain(path if has_ignore_files or not path else paths.parent(path)).salt
 
     def check_path(self, path: bytes, *, is_dir: bool) -> Rule | None:
         """The rule that leaves *path* out, be it by its own name or by a folder above it."""

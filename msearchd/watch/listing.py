@@ -13,6 +13,8 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from xxhash import xxh3_64_intdigest
+
 from msearchd.domain.asset import StatFingerprint
 from msearchd.watch.hints import Entered
 from msearchd.watch.ignore import CONTROL_NAMES, FolderRules, Rules, Stamp
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 #: An entry: name, size, mtime_ns, ctime_ns, inode.
 Row = tuple[str, int, int, int, int]
 _TRIES: Final = 3
+_SPAN: Final = 1 << 64
+_HALF: Final = 1 << 63
+#: The name of every ignore file begins so.
+_DOT: Final = "."
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +79,8 @@ def list_folder(
     max_file_bytes: int,
     entered: Entered,
     held: frozenset[bytes],
-    expected: int = 0,
-) -> Listing | Unchanged:
-    """List the directory open as *fd*. *expected*: signature of the last comparison, 0 if there is none. Raises OSError.
-
-    A changed ignore file in the directory counts at once.
-    """
-    if expected and entered.was is None:
-        found = _if_unchanged(path, fd, rules, expected)
-        if found is not None:
-            return found
+) -> Listing:
+    """List the directory open as *fd*. A changed ignore file in it counts at once. Raises OSError."""
     for _ in range(_TRIES):
         listing, stamps = _list_once(path, fd, rules.folder(path), max_file_bytes, entered, held)
         if rules.is_current(path, stamps):
@@ -92,16 +90,20 @@ def list_folder(
 
 
 def signature(rows: Sequence[Row], subdirs: Sequence[str], salt: bytes = b"") -> int:
-    """Signed 64-bit hash of a directory's entries, never 0 (BLAKE2b). *salt*: what else must be equal, the rules.
+    """Signed 64-bit hash of a directory's entries, never 0 (XXH3). *salt*: what else must be equal, the rules.
 
-    Equal signatures: nothing to compare.
+    Equal signatures: nothing to compare. No defence against somebody who forges one: he would hide his own files.
     """
-    digest = hashlib.blake2b(marshal.dumps((sorted(rows), sorted(subdirs)), 2), digest_size=8, key=salt).digest()
-    return int.from_bytes(digest, "little", signed=True) or 1
+    # Version 2 of marshal: later ones write an object differently when something else holds it too.
+    value = xxh3_64_intdigest(marshal.dumps((salt, sorted(rows), sorted(subdirs)), 2))
+    return (value - _SPAN if value >= _HALF else value) or 1
 
 
-def _if_unchanged(path: bytes, fd: int, rules: Rules, expected: int) -> Unchanged | None:
-    """What there is to say if the signature is *expected*. Excluded entries are part of it: no rule is asked for a file."""
+def if_unchanged(path: bytes, fd: int, rules: Rules, expected: int) -> Unchanged | None:
+    """What there is to say of the directory open as *fd* if its signature is *expected*, that of the last comparison.
+
+    Excluded entries are part of it: no rule is asked for a file. None: list it as a whole. Raises OSError.
+    """
     status = os.fstat(fd)
     rows: list[Row] = []
     subdirs: list[str] = []
@@ -116,7 +118,8 @@ def _if_unchanged(path: bytes, fd: int, rules: Rules, expected: int) -> Unchange
             except FileNotFoundError:
                 return None
             add((entry.name, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino))
-    if signature(rows, subdirs, rules.salt(path)) != expected:
+    rows.sort()
+    if signature(rows, subdirs, rules.salt(path, has_ignore_files=_has_ignore_files(rows, subdirs))) != expected:
         return None
     kept: list[bytes] = []
     if subdirs:
@@ -125,6 +128,17 @@ def _if_unchanged(path: bytes, fd: int, rules: Rules, expected: int) -> Unchange
     return Unchanged(
         path, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, expected, kept, len(rows), bool(rows or subdirs)
     )
+
+
+def _has_ignore_files(rows: Sequence[Row], subdirs: Sequence[str]) -> bool:
+    """*rows* sorted: names before and among those with a dot in front are few."""
+    for row in rows:
+        name = row[0]
+        if name[0] > _DOT:
+            break
+        if name in CONTROL_NAMES:
+            return True
+    return bool(subdirs) and not CONTROL_NAMES.isdisjoint(subdirs)
 
 
 def _list_once(

@@ -18,6 +18,8 @@ from msearchd.watch.partial import PATTERNS
 
 #: Patterns of unfinished names that are "*.suffix"; the others begin with . ~ # or end with ~ or #, or are "4913".
 _PARTIAL_SUFFIXES: Final = frozenset(text[1:] for text in PATTERNS if text.startswith("*."))
+#: What names begin with that are never taken for plain.
+_ODD_STARTS: Final = (".", "~", "#")
 _SIMPLE = re.compile(r"[^*?\[\]\\!/ ]+")  # no wildcard, no path
 _LITERAL = re.compile(r"[^*?\[\]\\!/]+")
 _SUFFIX = re.compile(r"\*(\.[^*?\[\]\\!/ ]+)")
@@ -85,6 +87,23 @@ class PatternSet:
         """Suffixes that a line leaves out, for a file."""
         return frozenset(self._suffixes)
 
+    def dir_names(self) -> frozenset[str]:
+        """Names of folders that a line may mean; names that begin as `Quick` never passes need not be among them."""
+        literal = (only for *_, only in self._patterns if only)
+        return frozenset(self._names) | frozenset(self._dir_names) | frozenset(literal)
+
+    def dir_suffixes(self) -> frozenset[str]:
+        """Suffixes of folders that a line leaves out."""
+        return frozenset(self._suffixes) | frozenset(self._dir_suffixes)
+
+    @property
+    def has_dir_patterns(self) -> bool:
+        """True if only a regular expression can tell for folders whose names begin as those of most folders do."""
+        texts = (
+            self._texts[index].strip().rstrip("/").rpartition("/")[2] for index, *_, only in self._patterns if not only
+        )
+        return any(not text.startswith(_ODD_STARTS) for text in texts)
+
     @property
     def has_file_patterns(self) -> bool:
         """True if only a regular expression can tell for some files."""
@@ -131,14 +150,14 @@ def _matches(regex: re.Pattern[str], path: str, *, is_dir: bool) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Quick:
-    """Tells in half a microsecond that no rule can mean a file, as for nearly all files: half of a scan's time else."""
+    """Tells in half a microsecond that no rule can mean a name, as for nearly all names: half of a scan's time else."""
 
     names: frozenset[str]
     suffixes: frozenset[str]
 
     @classmethod
     def of(cls, sets: Iterable[PatternSet]) -> Quick | None:
-        """For folders where just these sets hold; None if they need regular expressions."""
+        """For files of folders where just these sets hold; None if they need regular expressions."""
         sets = list(sets)
         if any(patterns.has_file_patterns for patterns in sets):
             return None
@@ -146,9 +165,21 @@ class Quick:
         suffixes: frozenset[str] = frozenset().union(*(patterns.file_suffixes() for patterns in sets))
         return cls(names | {"4913"}, suffixes | _PARTIAL_SUFFIXES)
 
+    @classmethod
+    def of_dirs(cls, sets: Iterable[PatternSet]) -> Quick | None:
+        """The same for folders in them."""
+        sets = list(sets)
+        if any(patterns.has_dir_patterns for patterns in sets):
+            return None
+        names: frozenset[str] = frozenset().union(*(patterns.dir_names() for patterns in sets))
+        return cls(names, frozenset().union(*(patterns.dir_suffixes() for patterns in sets)))
+
     def is_plain(self, text: str) -> bool:
         """True: nothing leaves it out. False: ask all rules."""
         dot = text.rfind(".")
         return not (
-            text[0] in ".~#" or text[-1] in "~#" or text in self.names or (dot >= 0 and text[dot:] in self.suffixes)
+            text[0] in _ODD_STARTS
+            or text[-1] in "~#"
+            or text in self.names
+            or (dot >= 0 and text[dot:] in self.suffixes)
         )
