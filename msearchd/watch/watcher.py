@@ -235,11 +235,11 @@ class Watcher:
 
     async def _one_unit(self) -> bool:
         """One batch of hints, or one slice of a scan; False if there is nothing to do now."""
-        self._take_hints()
         now = time.monotonic()
         if now >= self._tend_at:
             self._tend_at = now + _TEND_EVERY_S
             await self._keeper.tend(now=now)
+        self._take_hints()  # NB: no await until tickets are served: one that came just now speaks of hints that wait
         if self._tickets and await self._serve_tickets():
             return True
         job = self._scans.next(now=now, is_open=lambda root: self._roots[root].is_open)

@@ -254,3 +254,19 @@ async def test_a_removed_root_is_silent(world):
     await asyncio.sleep(0.3)
     assert memory.log == []
     assert watcher.snapshot().roots == ()
+
+
+async def test_who_asks_to_be_in_step_while_roots_are_looked_at_gets_what_was_written_before(world, monkeypatch):
+    """The look at the roots takes long; hints and the question come meanwhile, and the hints come first."""
+    root, watcher, _ = world
+    real = watcher._keeper.tend
+
+    async def tend(*, now):
+        await real(now=now)
+        await until(lambda: watcher._tickets)
+
+    monkeypatch.setattr(watcher._keeper, "tend", tend)
+    watcher._tend_soon()
+    await asyncio.sleep(0.1)
+    (root / "written-before.txt").write_text("x")
+    await check(world)
