@@ -6,9 +6,10 @@ Windows are a pure function of the length, so the same bytes have the same point
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from msearchd.domain.media import Segment, SegmentKind
 from msearchd.domain.sample import Sound
@@ -87,25 +88,38 @@ def windows_of(length_ms: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def sounds(source: Source, kind: FileType, *, rate: int, spans: Sequence[tuple[int, int]]) -> Iterator[Sound]:
+class Decodes(Protocol):
+    """Makes samples of a place in a sound: ffmpeg.pcm, or Listening.pcm which keeps its decoder."""
+
+    def __call__(
+        self, source: Source, label: str, *, rate: int, start_ms: int, length_ms: int
+    ) -> Generator[bytes, None, None]:
+        """See ffmpeg.pcm."""
+        ...
+
+
+def sounds(
+    source: Source, kind: FileType, *, rate: int, spans: Sequence[tuple[int, int]], decode: Decodes = ffmpeg.pcm
+) -> Iterator[Sound]:
     """The sound of each of *spans* (gapless, ascending), decoded in one pass; fewer where the file ends before them.
 
     Raises BadAsset where nothing can be decoded.
     """
     first_ms = spans[0][0]
-    parts = ffmpeg.pcm(source, kind.label, rate=rate, start_ms=first_ms, length_ms=spans[-1][1] - first_ms)
+    length_ms = spans[-1][1] - first_ms
     have = bytearray()
-    for t0, t1 in spans:
-        # From the edges, not from the length: rounding never adds up.
-        want = 4 * (_samples(t1 - first_ms, rate) - _samples(t0 - first_ms, rate))
-        while len(have) < want and (part := next(parts, b"")):
-            have += part
-        if len(have) < 4 * _samples(_AUDIBLE_MS, rate):
-            break
-        with memoryview(have) as view:
-            sound = Sound(rate, bytes(view[:want]))
-        del have[:want]
-        yield sound
+    with contextlib.closing(decode(source, kind.label, rate=rate, start_ms=first_ms, length_ms=length_ms)) as parts:
+        for t0, t1 in spans:
+            # From the edges, not from the length: rounding never adds up.
+            want = 4 * (_samples(t1 - first_ms, rate) - _samples(t0 - first_ms, rate))
+            while len(have) < want and (part := next(parts, b"")):
+                have += part
+            if len(have) < 4 * _samples(_AUDIBLE_MS, rate):
+                break
+            with memoryview(have) as view:
+                sound = Sound(rate, bytes(view[:want]))
+            del have[:want]
+            yield sound
 
 
 def _samples(time_ms: int, rate: int) -> int:

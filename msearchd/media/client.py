@@ -194,7 +194,9 @@ class Extractors:
             "rate": rate,
             "spans": [list(span) for span in spans],
         }
-        async with self._frames("sound", args, urgency=_IDENTIFY if is_urgent else _OCR) as frames:
+        async with self._frames(
+            "sound", args, urgency=_IDENTIFY if is_urgent else _OCR, prefer=b"%d:%b" % (rate, path)
+        ) as frames:
             return [Sound(frame["rate"], frame["body"]) async for frame in frames]
 
     def snapshot(self) -> PoolStatus:
@@ -223,20 +225,20 @@ class Extractors:
 
     @contextlib.asynccontextmanager
     async def _frames(
-        self, op: str, args: Mapping[str, Any], *, urgency: int
+        self, op: str, args: Mapping[str, Any], *, urgency: int, prefer: bytes = b""
     ) -> AsyncIterator[AsyncIterator[Mapping[str, Any]]]:
-        async with contextlib.aclosing(self._answers(op, args, urgency=urgency)) as frames:
+        async with contextlib.aclosing(self._answers(op, args, urgency=urgency, prefer=prefer)) as frames:
             yield frames
 
     async def _answers(
-        self, op: str, args: Mapping[str, Any], *, urgency: int
+        self, op: str, args: Mapping[str, Any], *, urgency: int, prefer: bytes = b""
     ) -> AsyncGenerator[Mapping[str, Any], None]:
         """Frames of the answer; a worker's end becomes this file's error. One killed from outside gets a second try."""
         for attempt in (1, 2):
             has_begun, changed = False, ""
             try:
                 async with contextlib.aclosing(
-                    self._pool.visit(op, args, urgency=urgency, silence_s=self._silence_s)
+                    self._pool.visit(op, args, urgency=urgency, silence_s=self._silence_s, prefer=prefer)
                 ) as frames:
                     async for frame in frames:
                         has_begun = True

@@ -67,6 +67,7 @@ class _Seat:
 
     child: Child | None = None
     files: int = 0
+    last: bytes = b""  # what its worker served last, where that matters
     idle_since: float = 0.0
 
 
@@ -90,14 +91,16 @@ class WorkerPool:
         self._files = self._deaths = self._recycled = 0
 
     async def visit(
-        self, op: str, args: Mapping[str, Any], *, urgency: int, silence_s: float
+        self, op: str, args: Mapping[str, Any], *, urgency: int, silence_s: float, prefer: bytes = b""
     ) -> AsyncGenerator[Mapping[str, Any], None]:
         """Yield the frames of the answer to *op*, raw bytes as "body"; the lowest *urgency* goes first.
 
         Raises what the worker answers; WorkerDied or TookTooLong where it did not survive; RetryLater when none can
-        start. Left early (cancelled, closed), the worker is replaced, for it may compute on.
+        start. Left early (cancelled, closed), the worker is replaced, for it may compute on. *prefer* names what a worker
+        may still have open: where the one that served that name last is idle, it serves this.
         """
-        seat = await self._take(urgency)
+        seat = await self._take(urgency, prefer)
+        seat.last = prefer
         is_answered = False
         try:
             child = await self._started(seat)
@@ -159,11 +162,13 @@ class WorkerPool:
 
     # -- seats --------------------------------------------------------------------------------------------------------
 
-    async def _take(self, urgency: int) -> _Seat:
+    async def _take(self, urgency: int, prefer: bytes = b"") -> _Seat:
         if self._is_closed:
             raise errors.RetryLater(_STOPPED)
         self._all_idle.clear()
         if self._idle:
+            if prefer:
+                self._idle.sort(key=lambda seat: seat.last == prefer)
             return self._idle.pop()  # the one used last: its caches are warm, the others may go idle
         future: asyncio.Future[_Seat] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (urgency, next(self._arrivals), future))

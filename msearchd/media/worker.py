@@ -9,6 +9,7 @@ are the parent's (client.py); whatever goes wrong here costs the one file in wor
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import importlib
 import itertools
@@ -29,6 +30,8 @@ from msearchd.media.source import Changed, Source, opened
 
 if TYPE_CHECKING:
     import socket
+
+    from msearchd.media.listening import Listening
 
 #: Read in the same visit as they are identified: these readers are our own code and quick, so neither a crash of a
 #: foreign parser nor a long parse can cost a file its identity.
@@ -150,11 +153,20 @@ def _sound(request: Request) -> Iterator[Result]:
     rate, spans = request.args["rate"], request.args["spans"]
     try:
         with _whatever_happens(), _opened_again(request.args["path"], found) as source:
-            for sound in audio.sounds(source, registry.of(found), rate=rate, spans=spans):
+            decode = _listening().pcm
+            for sound in audio.sounds(source, registry.of(found), rate=rate, spans=spans, decode=decode):
                 yield Answer({"rate": sound.rate}, sound.pcm)
             source.check()
     except Changed as event:
         yield {"changed": str(event)}
+
+
+@functools.cache
+def _listening() -> Listening:
+    """The one decoder of this process that stays open between requests."""
+    from msearchd.media.listening import Listening
+
+    return Listening()
 
 
 def _read(source: Source, kind: registry.FileType, rules: ReadRules) -> Extraction:
