@@ -1,6 +1,6 @@
 """Run one engine in this interpreter over several models and calls, without the wire; say what came back.
 
-usage: python inference_kinds_probe.py REPOSITORY ENGINE ORDERS.pickle RESULTS.pickle
+usage: python inference_kinds_probe.py REPOSITORY ENGINE ORDERS.pickle RESULTS.pickle [ENGINE_FILE]
 In: {model: {"folder", "serves", "calls": {name: (samples, role)}}}. Out: {model: {"facts" | "error", "calls": {name: ...}}};
 a call gives {"rows": [bytes of each item], "lengths"} or {"error", "hint"}, and "touched": files and hosts during it.
 """
@@ -55,7 +55,7 @@ def main():
         orders = pickle.load(file)
     results = {}
     for model, order in orders.items():
-        engine = engines.make_engine(name)
+        engine = engines.make_engine(name, file=sys.argv[5] if len(sys.argv) > 5 else "")
         results[model] = result = {"calls": {}}
         try:
             facts = engine.load(LoadOrder(folder=order["folder"], serves=order["serves"]))

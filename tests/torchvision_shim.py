@@ -9,9 +9,11 @@ _kept = []
 
 
 def install() -> bool:
-    """Make `import torchvision` work. True where that needed the shim."""
+    """Make `import torchvision` work, where it is installed. True where that needed the shim."""
     try:
         import torchvision
+    except ModuleNotFoundError:
+        return False
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise

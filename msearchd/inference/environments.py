@@ -35,15 +35,19 @@ class Recipe:
     constraints: Path | None
     imports: str  # what is tried at the end
     says: str  # what the packages bring
+    alone: tuple[str, ...] = ()  # installed without what they declare
 
 
 RECIPES: Final[Mapping[str, Recipe]] = {
     "infinity": Recipe(
         first=("torch",),
-        packages=("infinity-emb[torch]", "aiohttp", "requests", "pillow", "msgpack"),
+        packages=("infinity-emb[torch]", "aiohttp", "requests", "pillow", "peft", "msgpack"),
         constraints=INFINITY_CONSTRAINTS,
         imports="infinity_emb",
         says="infinity-emb and what it needs (numpy<2, transformers 4.57)",
+        # For ColPali. It declares torch<2.9 and a torchvision; ColPali needs neither, and a torchvision that is built for
+        # another torch breaks all of transformers (and a matching one is gigabytes).
+        alone=("colpali-engine",),
     ),
     "colpali": Recipe(
         first=("torch", "torchvision"),
@@ -138,6 +142,8 @@ def install(engine: str, folder: Path, *, say: Say, base_python: str = sys.execu
         _run(_pip(python, *pins, *recipe.first), engine=engine)
     say(f"installing {recipe.says}")
     _run(_pip(python, *pins, *recipe.packages), engine=engine)
+    if recipe.alone:
+        _run(_pip(python, *pins, "--no-deps", *recipe.alone), engine=engine)
     _try_import(python, recipe.imports, engine=engine, say=say, cache=folder / "cache")
     automatic = '"' if engine == "vllm" else '" or "auto"'
     say(f'done: models with engine = "{engine}{automatic} use {python}')

@@ -39,14 +39,14 @@ _TORCH: Final = ("torch", "transformers")
 _ROWS: Final = (
     EngineRow(
         name="infinity",
-        serves=("text", "image", "audio", "rerank"),
+        serves=("text", "image", "audio", "page", "rerank"),
         package="infinity_emb",
         has_own_environment=True,
-        distributions=("infinity_emb", *_TORCH, "sentence-transformers", "numpy"),
+        distributions=("infinity_emb", *_TORCH, "sentence-transformers", "colpali-engine", "numpy"),
     ),
     EngineRow(
         name="sentence_transformers",
-        serves=("text", "image", "audio", "page", "rerank"),
+        serves=("text", "sparse", "image", "audio", "page", "rerank"),
         package="sentence_transformers",
         extra="models",
         distributions=("sentence-transformers", *_TORCH),
@@ -89,6 +89,7 @@ ENGINES: Final[Mapping[str, EngineRow]] = {row.name: row for row in _ROWS}
 #: In which order `auto` tries. vLLM is never taken unasked: it reserves nine tenths of a GPU.
 _AUTO: Final = {
     "text": ("infinity", "sentence_transformers", "onnx"),
+    "sparse": ("sentence_transformers",),
     "image": ("infinity", "sentence_transformers"),
     "audio": ("sentence_transformers", "infinity"),  # infinity leaves CLAP on the CPU
     "page": ("sentence_transformers", "colpali"),
@@ -117,9 +118,14 @@ def automatic(
     """
     if has_urls:
         return ("openai",)
-    if architecture.startswith(_COLPALI_FAMILY) and not architecture.endswith("ForRetrieval"):
-        return ("colpali",)
+    if is_colpali_family(architecture):
+        return ("colpali", "infinity") if architecture == "ColPali" else ("colpali",)
     return tuple(name for name in _AUTO[serves] if name != "onnx" or has_onnx)
+
+
+def is_colpali_family(architecture: str) -> bool:
+    """True for a model of colpali-engine's own format."""
+    return architecture.startswith(_COLPALI_FAMILY) and not architecture.endswith("ForRetrieval")
 
 
 def serving(serves: str) -> tuple[str, ...]:

@@ -1,11 +1,11 @@
 """The colpali engine over tiny random models of the real classes, in the environment of colpali-engine."""
 
 import json
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
+from page_models import COLPALI as PYTHON
+from page_models import REPOSITORY, SHIMMED, make, run_in
 
 from msearchd import errors
 from msearchd.aio.child import Limits
@@ -15,26 +15,17 @@ from msearchd.inference import environments
 from msearchd.inference.pool import Lane, Pool, Role
 from msearchd.settings.model import EmbeddingModel, InferenceSettings
 
-REPOSITORY = Path(__file__).parents[2]
-PYTHON = environments.find_python("colpali")
-SHIMMED = REPOSITORY / "tests" / "colpali_shimmed_engine.py"
 OMNI, PAGES = ModelKey("omni"), ModelKey("pages")
 pytestmark = pytest.mark.skipif(not PYTHON, reason="no environment has colpali-engine: type `make engines`")
 
 
 def in_its_environment(*arguments: object) -> str:
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    command = [PYTHON, "-W", "ignore", *map(str, arguments)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=110, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    return run_in(PYTHON, *arguments)
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("colpali")
-    in_its_environment(REPOSITORY / "tests" / "tiny_models" / "colpali.py", out)
-    return out
+    return make(PYTHON, tmp_path_factory.mktemp("colpali"), "colpali", "omni")
 
 
 @pytest.mark.parametrize("name", ["colpali", "omni"])

@@ -31,8 +31,9 @@ def test_installing_infinity_takes_torch_first_and_pins_everything(tmp_path, bas
     python = environments.install_infinity(tmp_path / "engines" / "infinity", say=said.append, base_python=str(base))
     notes = (tmp_path / "notes").read_text().splitlines()
     assert python == tmp_path / "engines" / "infinity" / "bin" / "python"
-    assert [line.rsplit(" ", 1)[-1] for line in notes] == ["torch", "msgpack", "infinity_emb"]
-    assert all(f"-c {environments.INFINITY_CONSTRAINTS}" in line for line in notes[:2])
+    assert [line.rsplit(" ", 1)[-1] for line in notes] == ["torch", "msgpack", "colpali-engine", "infinity_emb"]
+    assert all(f"-c {environments.INFINITY_CONSTRAINTS}" in line for line in notes[:3])
+    assert ["--no-deps" in line for line in notes] == [False, False, True, False]  # it declares a torchvision
     assert len(said) == 5
     assert str(python) in said[-1]
 
@@ -57,6 +58,7 @@ def test_every_package_of_the_environment_is_pinned_by_a_bare_version():
     assert pins["numpy"] == "1.26.4"
     assert pins["infinity_emb"] == "0.0.78"
     assert pins["torch"].count("+") == 0
+    assert "torchvision" not in pins
 
 
 def test_an_interpreter_named_by_a_person_is_taken_at_their_word(monkeypatch):

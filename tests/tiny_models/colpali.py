@@ -1,6 +1,7 @@
 """Tiny random ColPali and ColQwen2_5Omni: the real classes, saved as theirs are.
 
-usage, in the environment of colpali-engine: python colpali.py OUT. Makes OUT/colpali and OUT/omni.
+usage, in an environment with colpali-engine: python colpali.py OUT [NAME ...]. Makes OUT/colpali and OUT/omni. A ColPali that
+infinity's environment saves (transformers 4.57, as the published ones are) loads in both, one of colpali's in that alone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torchvision_shim
 torchvision_shim.install()
 
 import torch  # noqa: E402
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers  # noqa: E402
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers  # noqa: E402
 
 
 def tokenizer(special: list[str], **roles: object):
@@ -28,16 +29,27 @@ def tokenizer(special: list[str], **roles: object):
     return PreTrainedTokenizerFast(tokenizer_object=made, **roles)
 
 
-def save_colpali(folder: Path) -> None:
+def words_of_gemma():
+    """Gemma's way with text, over letters and bytes: each transformers builds its tokenizer in its own way, alike."""
+    from transformers import GemmaTokenizerFast
+
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    pieces = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "\n", *map(chr, range(97, 123))]
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    made = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    made.normalizer = normalizers.Replace(" ", "▁")
+    made.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    made.add_special_tokens([AddedToken(token, special=True) for token in [*special, "<image>"]])
+    return GemmaTokenizerFast(tokenizer_object=made, additional_special_tokens=["<image>"])
+
+
+def save_colpali(folder: Path, *, seed: int = 1) -> None:
     from colpali_engine.models import ColPali, ColPaliProcessor
     from transformers import PaliGemmaConfig, SiglipImageProcessor
 
-    torch.manual_seed(1)
-    words = tokenizer(
-        ["<pad>", "<bos>", "<eos>", "<unk>", "<image>"],
-        bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>",
-        additional_special_tokens=["<image>"],
-    )  # fmt: skip
+    torch.manual_seed(seed)
+    words = words_of_gemma()
     looks = SiglipImageProcessor(size={"height": 56, "width": 56})
     looks.image_seq_length = 16
     processor = ColPaliProcessor(image_processor=looks, tokenizer=words)
@@ -121,6 +133,10 @@ def save_omni(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    out = Path(sys.argv[1])
-    save_colpali(out / "colpali")
-    save_omni(out / "omni")
+    out, wanted = Path(sys.argv[1]), sys.argv[2:] or ["colpali", "omni"]
+    if "colpali" in wanted:
+        save_colpali(out / "colpali")
+    if "other" in wanted:  # the same with other weights
+        save_colpali(out / "other", seed=7)
+    if "omni" in wanted:
+        save_omni(out / "omni")

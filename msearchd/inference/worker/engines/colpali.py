@@ -2,8 +2,9 @@
 
     ColPali, ColQwen2, ColQwen2_5, ColQwen3, ColIdefics3, ...   text, image
     ColQwen2_5Omni                                              text, image, audio
-Rows of padding are zeros in the library's answer and are left out here. Runs in an environment of its own, for it needs a
-torchvision. Never fetches anything; a question's own words are never taken for the model's marks.
+Texts and pictures are made tensors in `prepare`, ahead of the device; `embed` only joins them. Rows of padding are zeros
+in the library's answer and are left out here. Runs in an environment of its own, for it needs a torchvision. Never fetches
+anything; a question's own words are never taken for the model's marks.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, Final
 from msearchd import errors
 from msearchd.domain.sample import Picture, Sample, Sound
 from msearchd.inference import roster, weights
-from msearchd.inference.worker.engines import decoded
+from msearchd.inference.worker.engines import decoded, late
 from msearchd.inference.worker.engines.base import Embedded, EngineFacts, LoadOrder, Prepared, load_errors, pick_device
 
 _KEY: Final = "engine:colpali"
@@ -34,7 +35,7 @@ PROCESSORS: Final = {
     "ColQwen2_5Omni": "ColQwen2_5OmniProcessor",
 }
 _OMNI: Final = "ColQwen2_5Omni"
-_QUESTION_TOKENS: Final = 512  # of a text, where the settings say nothing
+_PALI: Final = "ColPali"
 _HEARS_HZ: Final = 16_000
 _HEARS_S: Final = 300.0  # and its mel spectrogram is always padded to that
 
@@ -45,9 +46,8 @@ class ColpaliEngine:
     def __init__(self) -> None:
         self._model: Any = None
         self._processor: Any = None
-        self._prompts: dict[str, str] = {}
-        self._marks: tuple[str, ...] = ()
-        self._limit = _QUESTION_TOKENS
+        self._words: Any = None
+        self._name = ""
         self._kinds: tuple[str, ...] = ()
         self._most_patches = 0
         self._alone = threading.Lock()  # processors promise nothing about threads
@@ -73,18 +73,19 @@ class ColpaliEngine:
             )
             self._model = model.eval()
             self._processor = processor_class.from_pretrained(order.folder, local_files_only=True)
-            self._prompts = {"query": order.query_prompt, "document": order.document_prompt}
-            self._marks = tuple(mark for mark in _marks(self._processor) if len(mark) > 2)
-            self._limit = order.max_tokens or _QUESTION_TOKENS
+            self._name = name
+            limit = order.max_tokens or late.QUESTION_TOKENS
+            prompts = {"query": order.query_prompt, "document": order.document_prompt}
+            self._words = late.PlainWords(self._processor, prompts=prompts, limit=limit)
             self._kinds = (
                 ("text", "image", "audio") if hasattr(self._processor, "process_audios") else ("text", "image")
             )
-            self._most_patches = _most_patches(self._processor)
+            self._most_patches = late.most_patches(self._processor)
             self._require(order.serves, name)
             out = self.embed(self.prepare(["dimension"], role="query"), [0], width=16)
         return EngineFacts(
             dim=out.data.nbytes // 4 // (out.rows or (1,))[0],
-            max_tokens=self._limit,
+            max_tokens=limit,
             device=device,
             dtype=order.dtype,
             versions={
@@ -109,12 +110,15 @@ class ColpaliEngine:
         """As Engine.embed."""
         import torch
 
-        del width  # the processor pads
+        del width  # as wide as the longest
         chosen = [prepared.items[index] for index in items]
         with torch.inference_mode():
-            with self._alone:
-                features = self._features(prepared, chosen).to(self._model.device)
-            out = self._model(**features)
+            features = (
+                self._heard(chosen) if prepared.kind == "audio" else late.joined(chosen, self._processor.tokenizer)
+            )
+            out = self._model(
+                **{name: value.to(self._model.device) for name, value in features.items()}, **self._sparing()
+            )
             each = [rows[rows.abs().sum(-1) > 0] for rows in out.float()]
         return _answer(each)
 
@@ -123,32 +127,32 @@ class ColpaliEngine:
         self._model = None
 
     def _ready(self, sample: Sample, role: str) -> tuple[Any, int]:
-        """What the processor takes for *sample*, and its cost."""
+        """The tensors of *sample*, as a batch of one, and its cost; a sound stays samples."""
+        if isinstance(sample, Sound):
+            # Its spectrogram is one of 300 s whatever its length, 15 MB: made for the batch at work alone.
+            return _at_16_khz(sample), int(_HEARS_S * 100)
         if isinstance(sample, Picture):
             image = decoded.as_image(sample)
-            cost = decoded.patches(*image.size)
-            return image, min(cost, self._most_patches) if self._most_patches else cost
-        if isinstance(sample, Sound):
-            return _at_16_khz(sample), int(_HEARS_S * 100)
-        text = self._prompts[role] + str(sample)
-        for mark in self._marks:
-            text = text.replace(mark, " ")
-        tokenizer = self._processor.tokenizer
+            with self._alone:
+                features = dict(self._processor.process_images([image]))
+            return late.kept(features), late.page_cost(image.size, most_patches=self._most_patches)
+        make = self._processor.process_queries if role == "query" else self._processor.process_texts
         with self._alone:
-            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-            if len(ids) > self._limit:
-                ids = ids[: self._limit]
-                text = tokenizer.decode(ids)
-        return text, len(ids) + 16  # the model's own words around it
+            text, cost = self._words.ready(str(sample), role=role)
+            features = dict(make([text]))
+        if self._name == _PALI:
+            # Without it, transformers 5 reads a text forwards only as soon as a longer one pads it; ColPali was trained
+            # to see all of it, as transformers 4 does: 0 means "part of the prefix" (measured: cosine 0.63 otherwise).
+            features["token_type_ids"] = features["input_ids"] * 0
+        return late.kept(features), cost
 
-    def _features(self, prepared: Prepared, chosen: list[Any]) -> Any:
-        if prepared.kind == "image":
-            return self._processor.process_images(chosen)
-        if prepared.kind == "audio":
-            return self._processor.process_audios(chosen)
-        if prepared.role == "query":
-            return self._processor.process_queries(chosen)
-        return self._processor.process_texts(chosen)
+    def _heard(self, sounds: list[Any]) -> dict[str, Any]:
+        with self._alone:
+            return dict(self._processor.process_audios(sounds))
+
+    def _sparing(self) -> dict[str, int]:
+        """What keeps ColPali from scoring each word of its vocabulary at each patch: a GB a page, for nothing."""
+        return {"logits_to_keep": 1} if self._name == _PALI else {}
 
     def _require(self, serves: str, name: str) -> None:
         needed = {"page": "image", "image": "image", "audio": "audio", "text": "text"}.get(serves, serves)
@@ -168,24 +172,6 @@ def _class_name(folder: Path, transformers_version: str) -> str:
         message = f"{_OMNI} does not work with transformers {transformers_version}"
         raise errors.Misconfigured(message, key=_KEY, hint="type: msearchd engines install colpali")
     return name
-
-
-def _marks(processor: Any) -> list[str]:
-    """Tokens that mean something to the model: in a text they are only characters."""
-    found = {str(token) for token in processor.tokenizer.all_special_tokens}
-    found |= {
-        str(getattr(processor, name)) for name in ("image_token", "audio_token") if getattr(processor, name, None)
-    }
-    return sorted(found, key=len, reverse=True)
-
-
-def _most_patches(processor: Any) -> int:
-    """Patches of 16 x 16 of the largest picture that the model looks at; 0 where the processor does not say."""
-    size = getattr(processor.image_processor, "size", None) or {}
-    if {"height", "width"} <= set(size):
-        return decoded.patches(size["width"], size["height"])
-    most = size.get("longest_edge") or getattr(processor.image_processor, "max_pixels", 0) or 0
-    return int(most) // 256 if int(most) > 100_000 else 0  # pixels of the whole picture, in Qwen's processors
 
 
 def _at_16_khz(sound: Sound) -> Any:

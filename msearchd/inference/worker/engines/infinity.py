@@ -5,7 +5,7 @@ good and leaves every caller waiting for ever (measured). So exceptions travel a
 batches are planned by us (1.55 x its own batching). Runs in its own environment (numpy<2, transformers 4), and shimmed
 beside transformers 5.
 
-    text      embed         BERT's kin          image     image_embed   CLIP, SigLIP; ColPali where colpali-engine is
+    text      embed         BERT's kin          image     image_embed   CLIP, SigLIP; ColPali (infinity_pages.py)
     pair      rerank        one label           audio     audio_embed   CLAP
 """
 
@@ -15,11 +15,12 @@ import asyncio
 import importlib.util
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final
 
 from msearchd import errors
 from msearchd.domain.sample import Pair, Picture, Sample, Sound
-from msearchd.inference.worker.engines import decoded, infinity_shims
+from msearchd.inference.worker.engines import decoded, infinity_pages, infinity_shims, late
 from msearchd.inference.worker.engines.base import Embedded, EngineFacts, LoadOrder, Prepared, load_errors, pick_device
 from msearchd.inference.worker.engines.infinity_shims import Failed, harden, pad_to_multiple
 
@@ -44,6 +45,8 @@ class InfinityEngine:
         self._picture_cost = 0  # patches of every picture, where the processor makes one shape of all
         self._rate = 48_000
         self._is_multi = False
+        self._pages: infinity_pages.PageProcessor | None = None
+        self._see: Callable[[Any], infinity_shims.ReadyPicture] = infinity_shims.refuse
 
     def load(self, order: LoadOrder) -> EngineFacts:
         """As Engine.load."""
@@ -51,6 +54,7 @@ class InfinityEngine:
             if importlib.util.find_spec("infinity_emb") is None:  # before torch costs seconds
                 message = "there is no package infinity_emb"
                 raise ImportError(message)
+            is_colpali = infinity_pages.require(Path(order.folder))
             import torch
             import transformers
 
@@ -58,6 +62,8 @@ class InfinityEngine:
             from infinity_emb import AsyncEmbeddingEngine, EngineArgs
 
             infinity_shims.open_nothing()
+            if is_colpali:
+                infinity_pages.name_what_is_gone()
             torch.set_num_threads(order.threads)
             device = pick_device(order.device)
             kind, _, number = device.partition(":")
@@ -81,9 +87,9 @@ class InfinityEngine:
             )
             kinds = self._kinds(order)
             replicas = self._engine._model_replicas  # noqa: SLF001 - there is no other way to reach the model
+            self._prompts = {"query": order.query_prompt, "document": order.document_prompt}
             self._prepare_replicas(replicas, order, kinds=kinds, device=device)
             harden(replicas)
-            self._prompts = {"query": order.query_prompt, "document": order.document_prompt}
             self._loop.run_until_complete(self._engine.astart())
             dim = 1 if kinds == ("pair",) else self._dim()
         versions = {
@@ -92,6 +98,8 @@ class InfinityEngine:
             "sentence-transformers": version("sentence-transformers"),
             "torch": torch.__version__,
         }
+        if self._is_multi:
+            versions["colpali-engine"] = version("colpali-engine")
         return EngineFacts(
             dim=dim,
             max_tokens=self._limit,
@@ -103,11 +111,13 @@ class InfinityEngine:
         )
 
     def prepare(self, samples: Sequence[Sample], *, role: str) -> Prepared:
-        """As Engine.prepare. Infinity tokenises and resizes inside its call; the costs here are for the plan."""
+        """As Engine.prepare. Infinity tokenises texts inside its call; their costs here are for the plan."""
         first = samples[0] if samples else ""
+        if self._pages is not None:
+            return self._ready_pages(self._pages, samples, role)
         if isinstance(first, Picture):
-            images = [decoded.as_image(sample) for sample in samples if isinstance(sample, Picture)]
-            return Prepared(images, [self._picture_cost or decoded.patches(*it.size) for it in images], role, "image")
+            images = [self._see(decoded.as_image(sample)) for sample in samples if isinstance(sample, Picture)]
+            return Prepared(images, [self._picture_cost] * len(images), role, "image")
         if isinstance(first, Sound):
             sounds = [
                 decoded.as_samples(sample, rate=self._rate, longest_s=_LONGEST_S)
@@ -147,6 +157,17 @@ class InfinityEngine:
             self._loop.run_until_complete(self._engine.astop())
         self._loop.close()
 
+    def _ready_pages(self, pages: infinity_pages.PageProcessor, samples: Sequence[Sample], role: str) -> Prepared:
+        if isinstance(samples[0], Picture):
+            made: list[Any] = [pages.ready_picture(decoded.as_image(it)) for it in samples if isinstance(it, Picture)]
+        elif isinstance(samples[0], str):
+            made = [pages.ready_text(str(it), role=role) for it in samples]
+        else:
+            message = f"this model reads text and image, not {type(samples[0]).__name__.lower()}"
+            raise errors.BadAsset(message)
+        kind = "image" if isinstance(samples[0], Picture) else "text"
+        return Prepared([item for item, _ in made], [cost for _, cost in made], role, kind)
+
     async def _call(self, kind: str, part: Sequence[Any]) -> list[Any]:
         if kind == "image":
             return list((await self._engine.image_embed(images=part))[0])
@@ -180,7 +201,7 @@ class InfinityEngine:
         return kinds
 
     def _dim(self) -> int:
-        out = self.embed(self.prepare(["dimension"], role="document"), [0], width=16)
+        out = self.embed(self.prepare(["dimension"], role="query"), [0], width=16)
         return out.data.nbytes // 4 // (out.rows[0] if out.rows else 1)
 
     def _prepare_replicas(
@@ -232,6 +253,9 @@ class InfinityEngine:
         )
         model.max_length = self._limit
         if self._is_multi:
+            self._limit = order.max_tokens or late.QUESTION_TOKENS
+            self._pages = infinity_pages.PageProcessor(model.processor, prompts=self._prompts, limit=self._limit)
+            model.processor = self._pages
             return
         infinity_shims.take_pooled(model)
         model.processor = infinity_shims.PlainProcessor(
@@ -241,7 +265,8 @@ class InfinityEngine:
             self._rate = int(model.sampling_rate)
         else:
             probe = Picture(64, 64, bytes(64 * 64 * 3))
-            height, width = model.processor(images=[decoded.as_image(probe)])["pixel_values"].shape[-2:]
+            self._see = model.processor.ready_picture
+            height, width = self._see(decoded.as_image(probe)).features["pixel_values"].shape[-2:]
             self._picture_cost = decoded.patches(width, height)
 
 

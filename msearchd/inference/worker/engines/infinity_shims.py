@@ -6,6 +6,7 @@ Each function changes loaded replicas (or the library's modules) in place and sa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 
@@ -85,28 +86,43 @@ def shim_transformers_5(transformers: Any) -> None:
     base.batch_encode_plus = batch_encode_plus
 
 
+@dataclass(frozen=True, slots=True)
+class ReadyPicture:
+    """A picture whose tensors are made, so that the pipeline has only to join them; it sorts by `height`."""
+
+    height: int
+    features: dict[str, Any]
+
+
 class PlainProcessor:
     """Stands for the processor of CLIP, SigLIP or CLAP in a replica: the same tokenizer and image or sound processor.
 
-    The library cuts texts at `config.max_length` (20 by default in transformers 4), or cuts their end token off, and
-    uses arguments that transformers 5 refuses. Texts are cut at *limit* tokens, and padded to it for SigLIP.
+    Pictures are made ready ahead of the device, by `ready_picture`. The library cuts texts at `config.max_length` (20 by
+    default in transformers 4), or cuts their end token off, and uses arguments that transformers 5 refuses. Texts are
+    cut at *limit* tokens, and padded to it for SigLIP.
     """
 
     def __init__(self, processor: Any, *, limit: int, pads_whole: bool) -> None:
         self.tokenizer = processor.tokenizer
-        self.image_processor = getattr(processor, "image_processor", None)
+        self._seen = getattr(processor, "image_processor", None) or refuse
         self.feature_extractor = getattr(processor, "feature_extractor", None)
         self._limit = limit
         self._padding = "max_length" if pads_whole else True
 
+    def ready_picture(self, image: Any) -> ReadyPicture:
+        """*image* (PIL) with the tensors that the model takes."""
+        return ReadyPicture(image.height, dict(self._seen([image], return_tensors="pt")))
+
     def __call__(self, *, text: Any = None, images: Any = None, audios: Any = None, **_options: Any) -> dict[str, Any]:
-        """Tensors of the given texts, pictures (PIL) or sounds (float32[n] at the model's rate)."""
+        """Tensors of the given texts, pictures (ReadyPicture) or sounds (float32[n] at the model's rate)."""
         features: dict[str, Any] = {}
         if text:
             options: dict[str, Any] = {"padding": self._padding, "truncation": True, "max_length": self._limit}
             features |= dict(self.tokenizer(text, return_tensors="pt", **options))
-        if images and self.image_processor is not None:
-            features |= dict(self.image_processor(images, return_tensors="pt"))
+        if images:
+            import torch
+
+            features |= {name: torch.cat([one.features[name] for one in images]) for name in images[0].features}
         if audios and self.feature_extractor is not None:
             rate = self.feature_extractor.sampling_rate
             features |= dict(self.feature_extractor(audios, sampling_rate=rate, return_tensors="pt"))
@@ -131,15 +147,16 @@ def open_nothing() -> None:
     from infinity_emb.primitives import AudioSingle, ImageSingle
 
     async def images(given: Sequence[Any]) -> list[Any]:
-        return [ImageSingle(image=it) if hasattr(it, "getbands") else _refuse(it) for it in given]
+        return [ImageSingle(image=it) if hasattr(it, "height") else refuse(it) for it in given]
 
     async def audios(given: Sequence[Any], rate: int) -> list[Any]:
-        return [AudioSingle(audio=it, sampling_rate=rate) if hasattr(it, "dtype") else _refuse(it) for it in given]
+        return [AudioSingle(audio=it, sampling_rate=rate) if hasattr(it, "dtype") else refuse(it) for it in given]
 
     batch_handler.resolve_images = images
     batch_handler.resolve_audios = audios
 
 
-def _refuse(given: object) -> NoReturn:
+def refuse(given: object, **_options: Any) -> NoReturn:
+    """Raise TypeError: this model does not take such a sample, or it is not decoded."""
     message = f"only decoded samples are embedded, not a {type(given).__name__}"
     raise TypeError(message)
