@@ -189,10 +189,15 @@ async def work_through(models: dict[ModelKey, int], *, is_by_turns: bool = True)
                 )
                 dispatcher = Dispatcher(queue, lanes, turns=ModelTurns(pool))
                 serving = asyncio.create_task(dispatcher.run(), name="dispatcher")
-                await queue.idle_for(None, deadline_s=3600)
+                waiting = asyncio.create_task(queue.idle_for(None, deadline_s=3600), name="waiting")
+                await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                failed = serving.exception() if serving.done() else None
                 serving.cancel()
-                await asyncio.gather(serving, return_exceptions=True)
+                waiting.cancel()
+                await asyncio.gather(serving, waiting, return_exceptions=True)
                 await dispatcher.drain(deadline_s=1)
+                if failed is not None:
+                    raise failed
 
             cpu, began = tree_cpu_s(os.getpid()), time.monotonic()
             # The imports of the fork server are paid once by each pool: they are no part of taking turns.
