@@ -272,10 +272,10 @@ def _age(memory: MemoryTree) -> None:
 
 async def _phase_one_s(root: Path, state: Path, memory: MemoryTree) -> float:
     async with watching(root, state, memory=memory, backend="inotify") as (watcher, _):
-        while not any(job.kind == "stamps" for job in watcher._scans._jobs):
+        while not any(job.kind in {"stamps", "attach"} for job in watcher._scans._jobs):
             await asyncio.sleep(0)
         began = time.process_time()
-        while any(job.kind in {"stamps", "quick"} for job in watcher._scans._jobs):
+        while any(job.kind in {"stamps", "attach", "quick"} for job in watcher._scans._jobs):
             await asyncio.sleep(0.001)
         return time.process_time() - began
 

@@ -240,5 +240,5 @@ def stamp_of(status: os.stat_result) -> tuple[int, int, int]:
 
 def is_stamp_safe(known: KnownDir) -> bool:
     """True if the directory's times lie far enough before its scan to prove that nothing came in the same tick."""
-    newest = max(known.mtime_ns, known.ctime_ns)
-    return bool(known.signature) and newest < known.scanned_ms * 1_000_000 - _RACY_NS
+    safe_ns = known.scanned_ms * 1_000_000 - _RACY_NS
+    return known.mtime_ns < safe_ns and known.ctime_ns < safe_ns and known.signature != 0

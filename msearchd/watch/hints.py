@@ -6,8 +6,9 @@ A source may send a hint too many, never one too few: what it lost it repairs wi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 from msearchd.domain.asset import Root, RootId
 
@@ -85,6 +86,17 @@ class Coverage(Protocol):
         """Stop watching *path* and all below it."""
 
 
+@runtime_checkable
+class ManyEntered(Protocol):
+    """A Coverage that can be told of many known directories at once; without it each is opened and entered by itself."""
+
+    def enter_children(self, root: RootId, folder: bytes, fd: int, names: Sequence[bytes]) -> Sequence[bytes]:
+        """Watch the directories *names* in *folder*, open as *fd*, without following links.
+
+        Says which of them are not entered by it: enter those one by one. Look at their stat only afterwards.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class SourceHealth:
     """How well changes are noticed. `advice` is what a person can do about it; empty if all is well."""
@@ -140,13 +152,16 @@ class WatchSource(Protocol):
         """Stop; ends every thread and process of its own."""
 
 
+_ENTERED: Final = Entered()
+
+
 class NoCoverage:
     """For sources that find directories by themselves."""
 
     def enter(self, root: RootId, path: bytes, fd: int) -> Entered:
         """Nothing to do."""
         del root, path, fd
-        return Entered()
+        return _ENTERED
 
     def leave(self, root: RootId, path: bytes) -> None:
         """Nothing to do."""

@@ -194,9 +194,8 @@ class RootKeeper:
         watched.is_open = True
         watched.is_vouched = False
         watched.verify_at = float("inf")
-        self._scans.add(watched, kind="stamps")
-        if not isinstance(watched.context.coverage, NoCoverage):
-            self._scans.add(watched, kind="attach")
+        # Entering a folder looks at its times too: no need to look at them twice.
+        self._scans.add(watched, kind="stamps" if isinstance(watched.context.coverage, NoCoverage) else "attach")
         cursor = self._disks.cursor(watched)
         if cursor and cursor != (b"",):  # a scan was cut off: first what it had not reached
             self._scans.add(watched, kind="repair", folders=cursor)

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Final, Literal
 
 from msearchd.domain.asset import KnownDir, RootId, StatFingerprint
 from msearchd.watch import hints, paths
+from msearchd.watch.attach import attach
 from msearchd.watch.changes import DirScanned, FileMoved, TreeMoved
 from msearchd.watch.comparer import Comparer, Held, Manner, is_stamp_safe, is_trusted, stamp_for, stamp_of
 from msearchd.watch.disk import NotListed, RootContext, RootUnreadable, Walk
-from msearchd.watch.ignore import FolderRules
 from msearchd.watch.listing import Listing, Unchanged
 from msearchd.watch.plan import Found, in_order, move_key
 from msearchd.watch.ports import ChangeSink, KnownTree, ManyDirectories
@@ -149,7 +148,7 @@ class Scanner:
         batch = await anext(job.stamps, None)
         if batch is None:
             return True
-        look = _changed_dirs if job.kind == "attach" else _changed_stamps
+        look = attach if job.kind == "attach" else _changed_stamps
         changed = await self._on_disk(job.context, functools.partial(look, job.context, batch))
         job.dirs += len(batch)
         if len(job.changed_dirs) + len(changed) <= _MAX_QUICK_DIRS:  # else phase 2 finds them as soon
@@ -261,32 +260,6 @@ def _changed_stamps(context: RootContext, batch: list[tuple[bytes, KnownDir]]) -
             if seen is None or context.rules.check_path(path, is_dir=True) is not None:
                 path = paths.parent(path)  # noqa: PLW2901 - gone or newly left out: its parent's change
             changed[path] = None
-    return list(changed)
-
-
-def _changed_dirs(context: RootContext, batch: list[tuple[bytes, KnownDir]]) -> list[bytes]:
-    """In the thread: those folders of *batch* that must be listed. Each is entered: its source watches it from now on.
-
-    A folder that is gone or newly left out is its parent's change.
-    """
-    changed: dict[bytes, None] = {}
-    rules: tuple[bytes, FolderRules] | None = None
-    with Walk(context) as walk:
-        for path, known in batch:
-            if context.mounts and context.mounts.is_away(path):
-                continue  # known, and kept as it is
-            parent = paths.parent(path)
-            if path:
-                if rules is None or rules[0] != parent:
-                    rules = (parent, context.rules.folder(parent))
-                if rules[1].check(os.fsdecode(paths.name_of(path)), is_dir=True) is not None:
-                    changed[parent] = None
-                    continue
-            seen = walk.stamp(path)
-            if isinstance(seen, NotListed):
-                changed[parent] = None
-            elif not is_stamp_safe(known) or stamp_of(seen) != (known.inode, known.mtime_ns, known.ctime_ns):
-                changed[path] = None
     return list(changed)
 
 

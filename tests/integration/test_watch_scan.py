@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,12 +19,12 @@ from msearchd import errors
 from msearchd.domain.asset import Root, RootId
 from msearchd.settings import WatchSettings
 from msearchd.watch import default_excludes
+from msearchd.watch.attach import attach
 from msearchd.watch.changes import DirScanned, FileGone, FileLeft, FileMoved, FileSeen, FileTouched, TreeGone, TreeMoved
 from msearchd.watch.disk import RootContext
 from msearchd.watch.hints import NoCoverage
 from msearchd.watch.ignore import FolderRules, Rules
 from msearchd.watch.patterns import PatternSet
-from msearchd.watch.scan import _changed_dirs
 
 
 @pytest.fixture
@@ -80,16 +81,16 @@ async def test_phase_one_of_a_start_names_the_changed_folders_and_no_other(root,
     (root / "a" / "0.txt").write_text("edited in place: only phase two sees it")
     batch = [(path, memory._find(ONE, path).known) for path in (b"", b"a", b"b", b"b/c")]
     context = RootContext(Root(ONE, os.fsencode(root)), Rules(os.fsencode(root), WatchSettings()), NoCoverage(), 10**9)
-    assert _changed_dirs(context, batch) == [b"b/c"]
+    assert attach(context, batch) == [b"b/c"]
     shutil.rmtree(root / "b" / "c")
-    assert _changed_dirs(context, batch) == [b"b"]
+    assert attach(context, batch) == [b"b"]
 
 
 async def test_a_stamp_as_young_as_its_scan_is_not_trusted(root, tmp_path):
     memory = await scanned(root, tmp_path)
     batch = [(b"a", memory._find(ONE, b"a").known)]
     context = RootContext(Root(ONE, os.fsencode(root)), Rules(os.fsencode(root), WatchSettings()), NoCoverage(), 10**9)
-    assert _changed_dirs(context, batch) == [b"a"]
+    assert attach(context, batch) == [b"a"]
 
 
 async def test_a_folder_renamed_while_down_is_one_move(root, tmp_path):
@@ -426,3 +427,23 @@ def test_remembered_rules_are_always_those_of_the_disk_once_forgotten_where_they
                     assert kept.folder(where).check(name, is_dir=name == "b") == fresh.folder(where).check(
                         name, is_dir=name == "b"
                     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify")
+async def test_known_folders_are_watched_again_after_a_start_and_links_are_not_followed(root, tmp_path):
+    """One became a link to a folder outside, one another folder: neither is taken for what was known."""
+    memory = await scanned(root, tmp_path)
+    aged(memory, b"", b"a", b"b", b"b/c")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    shutil.rmtree(root / "a")
+    (root / "a").symlink_to(outside)
+    async with watching(root, tmp_path / "state", memory=memory, backend="inotify") as (watcher, _):
+        await watcher.sync(deadline_s=20)
+        assert watcher.snapshot().dirs_watched == 3
+        (outside / "not-ours.md").write_text("x")
+        (root / "b" / "c" / "ours.md").write_text("x")
+        await watcher.sync(deadline_s=20)
+        assert differences(memory, root) == []
+        assert b"b/c/ours.md" in memory.all_files()
+        assert not any(path.endswith(b"not-ours.md") for path in memory.all_files())

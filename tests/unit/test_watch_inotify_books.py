@@ -231,6 +231,27 @@ def test_the_end_of_a_watch_forgets_all_below(books):
     assert tree.ignored(77) is None
 
 
+def test_children_are_entered_at_once_and_those_that_need_a_closer_look_are_named(books):
+    tree, kernel = books
+    put(tree, kernel, b"f/old", "Old")
+    put(tree, kernel, b"f/same", "Same")
+    put(tree, kernel, b"elsewhere", "Moved")
+
+    def watch(name):
+        if name == b"gone":
+            raise FileNotFoundError
+        return kernel.watch({b"new": "New", b"old": "Other", b"same": "Same", b"moved": "Moved"}[name])
+
+    names = [b"new", b"old", b"same", b"moved", b"gone"]
+    assert tree.put_children((R, b"f"), names, watch) == [b"moved", b"gone"]
+    assert tree.place_of(kernel.wd_of["New"]) == (R, b"f/new")
+    assert tree.place_of(kernel.wd_of["Other"]) == (R, b"f/old")
+    assert "Old" not in kernel.wd_of
+    kernel.is_full = True
+    assert tree.put_children((R, b"f"), [b"full"], lambda _: kernel.watch("Full")) == [b"full"]
+    assert tree.put_children((RootId(9), b""), [b"a"], watch) == [b"a"], "a root that is not there any more"
+
+
 class BooksAndDisk(RuleBasedStateMachine):
     """Directories are moved about; some are entered, some left, in any order. P5: the books stay one to one."""
 
@@ -268,6 +289,18 @@ class BooksAndDisk(RuleBasedStateMachine):
         path = data.draw(st.sampled_from(sorted(self.disk)))
         put(self.tree, self.kernel, path, self.disk[path])
         assert self.tree.place_of(self.kernel.wd_of[self.disk[path]]) == (R, path)
+
+    @rule(data=st.data())
+    def enter_children(self, data):
+        folder = data.draw(st.sampled_from(sorted(self.disk)))
+        paths_of = {p.rpartition(b"/")[2]: p for p in self.disk if p and p.rpartition(b"/")[0] == folder}
+        others = self.tree.put_children(
+            (R, folder), sorted(paths_of), lambda name: self.kernel.watch(self.disk[paths_of[name]])
+        )
+        for name in others:
+            put(self.tree, self.kernel, paths_of[name], self.disk[paths_of[name]])
+        for path in paths_of.values():
+            assert self.tree.place_of(self.kernel.wd_of[self.disk[path]]) == (R, path)
 
     @rule(data=st.data())
     def leave(self, data):

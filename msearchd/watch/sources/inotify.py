@@ -15,7 +15,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -79,7 +79,7 @@ class InotifySource:
         self._is_down = ""
         self._is_closed = False
         self._last_loss = (0, "")
-        self.coverage: Coverage = _Coverage(self._enter, self._tree.drop)
+        self.coverage: Coverage = _Coverage(self._enter, self._tree.drop, self._enter_children)
 
     async def add_root(self, root: Root) -> None:
         """Ready to be entered. Raises RetryLater where the system has no inotify instance left."""
@@ -265,6 +265,10 @@ class InotifySource:
         )
         return Entered(is_new=is_new, was=was)
 
+    def _enter_children(self, root: RootId, folder: bytes, fd: int, names: Sequence[bytes]) -> Sequence[bytes]:
+        prefix, mask, add = b"/proc/self/fd/%d/" % fd, self._masks[1] | abi.DONT_FOLLOW, abi.add_watch
+        return self._tree.put_children((root, folder), names, lambda name: add(self._fd, prefix + name, mask))
+
     def _watch(self, path: bytes, fd: int) -> int | None:
         """Watch exactly the inode behind *fd*. None where the limit is reached."""
         if self._fd < 0:
@@ -295,9 +299,15 @@ class InotifySource:
 
 
 class _Coverage:
-    def __init__(self, enter: Callable[[RootId, bytes, int], Entered], leave: Callable[[RootId, bytes], None]) -> None:
+    def __init__(
+        self,
+        enter: Callable[[RootId, bytes, int], Entered],
+        leave: Callable[[RootId, bytes], None],
+        enter_children: Callable[[RootId, bytes, int, Sequence[bytes]], Sequence[bytes]],
+    ) -> None:
         self.enter = enter
         self.leave = leave
+        self.enter_children = enter_children
 
 
 def _open_descriptor(cookies: Cookies) -> tuple[int, int]:

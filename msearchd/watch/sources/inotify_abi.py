@@ -26,6 +26,7 @@ UNMOUNT: Final = 0x00002000
 Q_OVERFLOW: Final = 0x00004000
 IGNORED: Final = 0x00008000
 ONLYDIR: Final = 0x01000000
+DONT_FOLLOW: Final = 0x02000000
 EXCL_UNLINK: Final = 0x04000000
 ISDIR: Final = 0x40000000
 _CLOEXEC: Final = 0o2000000
@@ -38,24 +39,32 @@ OVERFLOW_EVENT: Final = HEADER.pack(-1, Q_OVERFLOW, 0, 0)
 
 @functools.cache
 def _libc() -> Any:
-    return ctypes.CDLL(None, use_errno=True)
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.inotify_add_watch.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
+    libc.inotify_rm_watch.argtypes = (ctypes.c_int, ctypes.c_int)
+    return libc
 
 
 def init() -> int:
     """A new inotify descriptor, non-blocking. Raises OSError (EMFILE: too many instances)."""
-    return _checked(_libc().inotify_init1(_CLOEXEC | _NONBLOCK))
+    fd: int = _libc().inotify_init1(_CLOEXEC | _NONBLOCK)
+    if fd < 0:
+        raise _error()
+    return fd
 
 
 def add_watch(fd: int, path: bytes, mask: int) -> int:
     """Watch *path*; the same inode gives the same descriptor. Raises OSError (ENOSPC: no watches left)."""
-    return _checked(_libc().inotify_add_watch(fd, path, ctypes.c_uint32(mask)))
+    wd: int = _libc().inotify_add_watch(fd, path, mask)
+    if wd < 0:
+        raise _error()
+    return wd
 
 
 def rm_watch(fd: int, wd: int) -> None:
     """Stop a watch; one that the kernel removed already is no error."""
     if _libc().inotify_rm_watch(fd, wd) < 0 and ctypes.get_errno() != errno.EINVAL:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
+        raise _error()
 
 
 def unread_bytes(fd: int) -> int:
@@ -73,8 +82,6 @@ def watch_limit() -> int:
         return 0
 
 
-def _checked(result: int) -> int:
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return result
+def _error() -> OSError:
+    code = ctypes.get_errno()
+    return OSError(code, os.strerror(code))

@@ -11,12 +11,15 @@ ever speaks of an unknown watch that is not ours to forget.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from msearchd.domain.asset import RootId
 from msearchd.watch import paths
 
 Place = tuple[RootId, bytes]
+#: Directories entered under one hold of the lock: half a millisecond in which the loop may have to wait.
+_AT_ONCE: Final = 64
 
 
 class Node:
@@ -142,6 +145,44 @@ class WatchTree:
                 here = None
             self._set_wd(self._make(*place), None)
             return here is None, None
+
+    def put_children(self, folder: Place, names: Sequence[bytes], watch: Callable[[bytes], int | None]) -> list[bytes]:
+        """Enter directories of *folder* that are not in the books, or are at this very place. `watch(name)` watches one.
+
+        Returned: names that it could not watch, and such as were known elsewhere; those are for `put`.
+        """
+        others: list[bytes] = []
+        for start in range(0, len(names), _AT_ONCE):
+            with self.lock:
+                if folder[0] not in self._tops:
+                    return [*others, *names[start:]]
+                others += self._put_some(self._make(*folder), names[start : start + _AT_ONCE], watch)
+        return others
+
+    def _put_some(self, parent: Node, names: Sequence[bytes], watch: Callable[[bytes], int | None]) -> list[bytes]:
+        others: list[bytes] = []
+        by_wd, root = self._by_wd, parent.root
+        children = {} if parent.children is None else parent.children
+        for name in names:
+            try:
+                wd = watch(name)
+            except OSError:
+                wd = None  # whoever opens it is told why
+            known = by_wd.get(wd) if wd is not None else None
+            if wd is None or known is not None:
+                if known is None or known is not children.get(name):
+                    others.append(name)
+                continue
+            if name in children:  # another directory stood here
+                parent.children = children
+                self._put_new((root, paths.join(parent.path(), name)), wd)
+                children = parent.children or {}
+                continue
+            node = children[name] = by_wd[wd] = Node(root, name, parent)
+            node.wd = wd
+            self.highest_wd = max(self.highest_wd, wd)
+        parent.children = children or None
+        return others
 
     def _put_moved(
         self, node: Node, place: Place, watch: Callable[[], int | None], *, is_elsewhere: Callable[[Place], bool]
