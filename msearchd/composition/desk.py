@@ -12,6 +12,7 @@ from msearchd.aio.aside import told
 from msearchd.composition.children import Children
 from msearchd.composition.ground import Ground
 from msearchd.composition.life import Life
+from msearchd.composition.tools import looks
 from msearchd.composition.work import Work
 from msearchd.domain.space import ModelKey
 from msearchd.gateway.desk import PoolDesk
@@ -26,6 +27,7 @@ from msearchd.orchestrator.space_desk import SpaceKeeper
 from msearchd.orchestrator.status import Sources, StatusPage
 from msearchd.orchestrator.upkeep import Upkeep
 from msearchd.orchestrator.verify import Verifier
+from msearchd.orchestrator.wakening import Wakener
 from msearchd.search.answer import answer
 from msearchd.search.asker import Asker
 from msearchd.search.examples import Examples
@@ -81,6 +83,7 @@ def make_desk(
         recovery=work.recovery,
         grace_s=life.settings.watch.delete_grace_s,
         sample=status.sample,
+        look=Wakener(ground.queue, looks(ground.data_dir)).look,
         sweep_backups=backup.sweep,
     )
     return Desk(_control(life, ground, children, work, status, backup), disk, upkeep)

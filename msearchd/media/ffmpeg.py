@@ -110,7 +110,7 @@ def program(name: str) -> str:
     """Path of ffmpeg or ffprobe. Raises Misconfigured with the line to type where it is not installed."""
     if (found := shutil.which(name)) is None:
         message = f"{name} is not installed, sound cannot be read without it"
-        hint = _INSTALL.get(sys.platform, "type: sudo apt-get install ffmpeg") + ", then: msearch retry"
+        hint = _INSTALL.get(sys.platform, "type: sudo apt-get install ffmpeg")
         raise errors.Misconfigured(message, key="engine:ffmpeg", hint=hint)
     return found
 
@@ -139,7 +139,7 @@ def _library() -> Any:
     except ImportError as error:
         message = "the package that talks to ffmpeg is not installed"
         raise errors.Misconfigured(
-            message, key="engine:ffmpeg", hint="type: pip install 'msearchd[media]', then: msearch retry"
+            message, key="engine:media", hint="type: pip install 'msearchd[media]'"
         ) from error
     return ffmpeg
 

@@ -1,4 +1,4 @@
-"""What has to be done now and then: flush when quiet, sweep what nothing refers to.
+"""What has to be done now and then: flush when quiet, sweep what nothing refers to, look for what was missing.
 
 Sleeps until the queue changes or something is due: an idle daemon wakes a few times a minute at most.
 """
@@ -45,6 +45,7 @@ class Upkeep:
         grace_s: float,
         sample: Callable[[], None],
         sweep_backups: Callable[[], Awaitable[None]],
+        look: Callable[[], Awaitable[None]],
     ) -> None:
         self._database = database
         self._catalog = catalog
@@ -54,12 +55,13 @@ class Upkeep:
         self._grace_s = grace_s
         self._sample = sample
         self._sweep_backups = sweep_backups
+        self._look = look
 
     async def run(self) -> None:
         """Serve until cancelled."""
         await self._sweep_backups()  # of an earlier daemon: nobody else knows where they are
         loop = asyncio.get_running_loop()
-        flushed = swept = loop.time()
+        flushed = swept = looked = loop.time()
         while True:
             seen = self._queue.changes_seen()
             is_quiet = await self._is_quiet(seen)
@@ -72,6 +74,9 @@ class Upkeep:
                     if is_quiet:
                         await self._database.checkpoint()
                         await self._shrink(seen)
+                if now - looked > _LOOK_EVERY_S:
+                    looked = now
+                    await self._look()
                 if now - swept > _SWEEP_EVERY_S:
                     swept = now
                     await self.sweep()
