@@ -135,7 +135,6 @@ class Comparer:
         if manner.held is not None and was[0] == root:
             manner.held.dirs.pop(was[1], None)
         found.gone_dirs.pop(was, None)
-        found.first_gone.append(TreeGone(*new))  # whatever was known there; usually nothing
         move = TreeMoved(*was, *new)
         found.tree_moves.append(move)
         return move

@@ -5,7 +5,7 @@ In: listings and looks (disk), rows (KnownTree). Out: changes in the order in wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from msearchd.domain.asset import RootId, StatFingerprint
@@ -42,7 +42,7 @@ class Found:
     """What one unit of work found, collected folder by folder; `in_order` makes changes of it."""
 
     resets: list[DirScanned] = field(default_factory=list)
-    #: Names that turned from file to directory or back, and what stands where a tree moves to: gone before the rest.
+    #: Names that turned from file to directory or back: gone before what is new there.
     first_gone: list[FileGone | TreeGone] = field(default_factory=list)
     tree_moves: list[TreeMoved] = field(default_factory=list)
     appeared: dict[Place, Appeared] = field(default_factory=dict)
@@ -150,7 +150,7 @@ def in_order(found: Found, *, extra_moves: Iterable[FileMoved] = ()) -> list[Cha
     what is gone (after the moves took theirs out), and last "compared as a whole".
     """
     moves = [*extra_moves, *pair_moves(found)]
-    changes: list[Change] = [*found.resets, *found.first_gone, *found.tree_moves, *moves, *found.touched]
+    changes: list[Change] = [*found.resets, *_tree_moves(found), *moves, *found.touched]
     for (root, path), file in found.appeared.items():
         if file.left:
             changes.append(FileLeft(root, path, file.fingerprint, file.left))
@@ -160,6 +160,23 @@ def in_order(found: Found, *, extra_moves: Iterable[FileMoved] = ()) -> list[Cha
     changes += (TreeGone(*place) for place in outermost(found.gone_dirs))
     changes += (stamp for stamp in found.scanned if not _is_overtaken(stamp, found.tree_moves))
     return changes
+
+
+def _tree_moves(found: Found) -> Iterator[Change]:
+    """What made room, and the moves, one after the other: each has its place emptied just before it.
+
+    A folder that became a file is emptied after them: it may have moved, or something out of it, and takes what is known
+    of it along. The books of the watches follow the same order; another one would leave watches of folders unknown here.
+    """
+    yield from (gone for gone in found.first_gone if isinstance(gone, FileGone))
+    for move in found.tree_moves:
+        yield TreeGone(move.new_root, move.new)  # whatever was known there; usually nothing
+        yield move
+    for gone in found.first_gone:
+        if isinstance(gone, TreeGone) and not any(
+            move.new_root == gone.root and paths.is_below(move.new, gone.path) for move in found.tree_moves
+        ):
+            yield gone
 
 
 def _is_overtaken(stamp: DirScanned, moves: Iterable[TreeMoved]) -> bool:
