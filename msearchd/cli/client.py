@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from msearchd import __version__
-from msearchd.cli import commands, model_commands, space_commands, upkeep_commands
+from msearchd.cli import commands, model_commands, search_command, space_commands, upkeep_commands
 from msearchd.cli.arguments import Parser
 from msearchd.cli.connection import Daemon, Refused, Unreachable, default_socket
 from msearchd.cli.render import clean
@@ -78,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--json", action="store_true", help="the daemon's reply as JSON")
         return made
 
-    made = verb("search", commands.search, "find files, best first")
+    made = verb("search", search_command.search, "find files, best first")
     _search_arguments(made)
 
     made = verb("status", commands.status, "show what the daemon does")
@@ -177,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one per e
 def _parsed(argv: Sequence[str]) -> argparse.Namespace:
     """Arguments; of a search also -words that are to be left out, typed without quotes."""
     args, unknown = parser().parse_known_args(argv)
-    if args.run is commands.search and all(_WITHOUT.fullmatch(word) for word in unknown):
+    if args.run is search_command.search and all(_WITHOUT.fullmatch(word) for word in unknown):
         args.query += unknown
     elif unknown:
         parser().error(f"unrecognized arguments: {' '.join(unknown)}")

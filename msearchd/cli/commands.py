@@ -6,7 +6,6 @@ In: parsed arguments. Out: text on stdout (data) and stderr (progress, notes), a
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import json
 import os
 import sys
@@ -22,8 +21,6 @@ from msearchd.cli.connection import Daemon, Refused, Unreachable, path_argument
 OK, FAILED, USAGE, BUSY = 0, 1, 2, 75
 #: Asked again and again, so that a progress line moves even where one file takes long.
 _POLL_S = 0.5
-#: So long `search --wait` waits for a model that loads: the most that the API takes.
-_PATIENT_S = 60.0
 #: One call of the API waits at most so long.
 _LONGEST_CALL_S = 600.0
 
@@ -40,7 +37,8 @@ def _style(args: Namespace) -> render.Style:
     return render.style_for(sys.stdout, os.environ, is_plain=args.no_color)
 
 
-def _print(lines: Iterable[str]) -> None:
+def print_lines(lines: Iterable[str]) -> None:
+    """Data, on stdout."""
     for line in lines:
         print(line)
 
@@ -51,7 +49,8 @@ def print_json(value: Mapping[str, Any]) -> None:
     print(json.dumps(value))
 
 
-def _note(text: str) -> None:
+def note(text: str) -> None:
+    """What is no data, on stderr."""
     print(text, file=sys.stderr)
 
 
@@ -88,9 +87,9 @@ def list_folders(daemon: Daemon, args: Namespace) -> int:
     if args.json:
         print_json(reply)
     elif reply["folders"]:
-        _print(render.folder_line(folder, home=_home(), style=_style(args)) for folder in reply["folders"])
+        print_lines(render.folder_line(folder, home=_home(), style=_style(args)) for folder in reply["folders"])
     else:
-        _note("no folder is watched yet; type: msearch add ~/Documents")
+        note("no folder is watched yet; type: msearch add ~/Documents")
     return OK
 
 
@@ -112,7 +111,7 @@ def status(daemon: Daemon, args: Namespace) -> int:
                 shown = "\n".join(page[: max(1, rows - 1)])
                 print(f"\x1b[H\x1b[J\x1b[?7l{shown}\x1b[?7h", flush=True)
             else:
-                _print(page)
+                print_lines(page)
         if not args.watch:
             return OK
         sys.stdout.flush()
@@ -196,59 +195,11 @@ def events(daemon: Daemon, args: Namespace) -> int:
             pairs = "  ".join(f"{key}={render.clean(str(value))}" for key, value in data.items())
             print(f"{event['id']}  {event['event']}  {pairs}".rstrip())
         sys.stdout.flush()
-    _note("the daemon ended the stream")
+    note("the daemon ended the stream")
     return OK
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
-
-
-def search(daemon: Daemon, args: Namespace) -> int:
-    """Search, best first. No hits is an answer, not a failure: 0 as well."""
-    text = " ".join(args.query).strip()
-    examples = {name: path_argument(path) for name in ("image", "audio", "like") if (path := getattr(args, name))}
-    if not text and not examples:
-        raise WrongUse(
-            'the question is empty; type: msearch search "north sea ferry", or --image, --audio, --like FILE'
-        )
-    request = {
-        **({"text": text} if text else {}),
-        **examples,
-        "limit": args.limit,
-        "folders": [path_argument(path) for path in args.folders],
-        "types": args.types,
-        **({"wait_s": _PATIENT_S} if args.wait else {}),
-    }
-    now = dt.datetime.now().astimezone()
-    for option in ("after", "before"):
-        if (date := getattr(args, option)) is not None:
-            try:
-                request[f"modified_{option}_ms"] = times.date_ms(date, now=now)
-            except ValueError as error:
-                raise WrongUse(f"--{option}: {error}") from error
-    reply = daemon.post("/search", request, timeout_s=_PATIENT_S + 30)
-    if args.json:
-        print_json(reply)
-        return OK
-    _print(render.hits(reply, home=_home(), style=_style(args)))
-    if not reply["hits"]:
-        _note("ask again, or add --wait" if reply.get("retry_after_s") else _why_no_hits(daemon, args))
-    return OK
-
-
-def _why_no_hits(daemon: Daemon, args: Namespace) -> str:
-    """The likeliest reason first, with what to type."""
-    folders = daemon.get("/folders")["folders"]
-    if not folders:
-        return "no hits: no folder is watched yet; type: msearch add ~/Documents"
-    if pending := sum(folder["files"]["pending"] for folder in folders):
-        return f"no hits yet: {render.plural(pending, 'file')} to do; to wait for them type: msearch sync"
-    if any(folder["is_scanning"] for folder in folders):
-        return "no hits yet: the folders are still compared; to wait for that type: msearch sync"
-    if args.types:
-        of = " or ".join(args.types)
-        return f"no hits of type {of}; `msearch explain PATH` says of which type a file is"
-    return "no hits; `msearch explain PATH` says why a file is not found"
 
 
 def explain(daemon: Daemon, args: Namespace) -> int:
@@ -257,7 +208,7 @@ def explain(daemon: Daemon, args: Namespace) -> int:
     if args.json:
         print_json(reply)
     else:
-        _print(render.explain(reply, home=_home(), style=_style(args)))
+        print_lines(render.explain(reply, home=_home(), style=_style(args)))
     return OK
 
 
@@ -275,7 +226,7 @@ def process(daemon: Daemon, args: Namespace) -> int:
     if args.json:
         print_json(reply)
     else:
-        _print(render.processed(reply, home=_home(), style=_style(args)))
+        print_lines(render.processed(reply, home=_home(), style=_style(args)))
     return OK if reply["state"] == "done" else FAILED
 
 
@@ -288,7 +239,7 @@ def _followed(daemon: Daemon, reply: dict[str, Any]) -> dict[str, Any]:
                 print(f"\r\x1b[K{render.progress_line(reply)}", end="", file=sys.stderr, flush=True)
             reply = daemon.get(f"/files/process-status/{reply['id']}", wait_s=_POLL_S)
     except KeyboardInterrupt:
-        _note(f"\nit goes on by itself; its id is {reply['id']}")
+        note(f"\nit goes on by itself; its id is {reply['id']}")
         raise
     finally:
         if is_terminal:
@@ -307,9 +258,9 @@ def failed(daemon: Daemon, args: Namespace) -> int:
     if args.json:
         print_json({"items": items, "next_cursor": cursor})
     elif items:
-        _print(render.failures(items, home=_home(), style=_style(args)))
+        print_lines(render.failures(items, home=_home(), style=_style(args)))
         if cursor is not None:
-            _note(f"there are more than {args.limit:,}; use --limit")
+            note(f"there are more than {args.limit:,}; use --limit")
     else:
         print("nothing has failed")
     return OK
@@ -337,7 +288,7 @@ def reset(daemon: Daemon, args: Namespace) -> int:
         print(f"This throws {what} away; it is computed again from your files, which are not touched.", file=sys.stderr)
         print("Type yes to go on: ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() != "yes":
-            _note("nothing was changed")
+            note("nothing was changed")
             return FAILED
     reply = daemon.post("/system/reset", {"reset_type": args.what, "confirm": True}, timeout_s=300)
     if args.json:

@@ -126,7 +126,8 @@ def _place(hit: Reply) -> str:
 
 
 def _why(hit: Reply) -> str:
-    return ", ".join(f"{_list_name(rank['list'])} #{rank['rank']}" for rank in hit["ranks"]) or "by name"
+    ranks = ", ".join(f"{_list_name(rank['list'])} #{rank['rank']}" for rank in hit["ranks"]) or "by name"
+    return f"weak: {ranks}" if hit.get("is_weak") else ranks
 
 
 def _list_name(name: str) -> str:

@@ -41,6 +41,9 @@ class HitReply(Reply):
     #: Character ranges (start, end) in `snippet`.
     highlights: list[tuple[Int, Int]] = Field(default_factory=list)
     is_online: Annotated[bool, Field(description="False: the folder is offline, the file cannot be opened now.")] = True
+    is_weak: Annotated[
+        bool, Field(description="No word of the question is known, and this is no nearer to it than chance.")
+    ] = False
     same_content: Annotated[list[PathText], Field(description="Other files with these bytes.")] = Field(
         default_factory=list
     )

@@ -78,5 +78,7 @@ class Hit:
     highlights: tuple[tuple[int, int], ...] = ()
     #: False where the file's root is offline: the hit is remembered, the file cannot be opened now.
     online: bool = True
+    #: True where no word of the question is known, and this is no nearer than meaningless words are.
+    is_weak: bool = False
     #: Other assets with the very same bytes.
     same_content: tuple[bytes, ...] = ()

@@ -65,6 +65,7 @@ def _hit(hit: Hit) -> search_replies.HitReply:
         snippet=hit.snippet,
         highlights=list(hit.highlights),
         is_online=hit.online,
+        is_weak=hit.is_weak,
         same_content=[path_text(path) for path in hit.same_content],
     )
 

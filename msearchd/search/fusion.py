@@ -39,6 +39,7 @@ class Entry:
     #: How much of the question the list found there, around 1: vague matches must not count like sure ones.
     strength: float = 1.0
     is_exact: bool = False
+    is_weak: bool = False  # no nearer than meaningless words are; says nothing about its rank
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Final
 
 from msearchd import errors
 from msearchd.domain.asset import AssetId
+from msearchd.search.asker import Asked
 from msearchd.search.fusion import Entry
 
 #: How long a cold list is waited for where others found something: a model that comes from a fork server makes it.
@@ -50,6 +51,8 @@ class Answer:
     weight: float = 0.0
     #: Files that were ranked by name: which asset it was.
     assets: tuple[tuple[int, AssetId], ...] = ()
+    #: Of a list of near vectors: the modality, and the question as it was asked.
+    near: tuple[str, Asked] | None = None
 
 
 @dataclass(frozen=True, slots=True)

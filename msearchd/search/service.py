@@ -25,6 +25,7 @@ from msearchd.inference.pool import Role
 from msearchd.search import fusion
 from msearchd.search.asker import BESIDE_TEXT, LEARNED, Questions
 from msearchd.search.examples import Example, Examples
+from msearchd.search.floors import Floors
 from msearchd.search.lists import Answer, Ask, ListReport, failed, gathered, report
 from msearchd.search.meaning import Meaning
 from msearchd.search.rerank import LIST as RERANKED
@@ -73,6 +74,7 @@ class SearchService:
         self._catalog = catalog
         self._questions = questions
         self._meaning = Meaning(catalog, store, candidates=settings.candidates)
+        self._floors = Floors(catalog, store, questions)
         self._showing = Showing(catalog, rrf_k=settings.rrf_k)
         self._settings = settings
         self._examples = examples
@@ -101,6 +103,8 @@ class SearchService:
         if len(lacking) == len(answers):
             message = "no list answered: " + "; ".join(one.error for one in lacking)
             raise errors.RetryLater(message, after_s=max((1.0, *later_s)), hint="msearch status says what is wrong")
+        if not examples and is_unknown(answers):
+            answers = await self._floors.marked(answers)
         itself = {one.itself for one in examples if one.itself is not None}
         hits, trouble = await self._ranked(query, question, scope, without(answers, itself))
         lacking += trouble
@@ -170,7 +174,8 @@ class SearchService:
         entries = tuple(fusion.Entry(one.content, (one.kind, one.seq), one.score) for one in found)
         weight = self._weight_of(example.modality)
         name = LEARNED if asked.space.sparse else asked.space.name
-        return Answer(report(name, entries, began), entries, weight if role is Role.QUERY else max(weight, 1.0))
+        weight = weight if role is Role.QUERY else max(weight, 1.0)
+        return Answer(report(name, entries, began), entries, weight, near=(example.modality, asked))
 
     def _weight_of(self, modality: str) -> float:
         return self._settings.weight_sparse if modality == "sparse" else self._settings.weight_meaning
@@ -199,6 +204,12 @@ class SearchService:
             trouble = [failed(RERANKED, began, error.sentence())]
         hits = reordered(shown, dict(zip(places, scores, strict=True)) if scores else {})
         return hits[: query.limit], trouble
+
+
+def is_unknown(answers: Sequence[Answer]) -> bool:
+    """True where words and names were asked and no file has any of the question's words. Pure."""
+    by_text = [answer for answer in answers if answer.near is None and answer.report.name in {"words", "names"}]
+    return len(by_text) == 2 and not any(answer.entries or answer.report.error for answer in by_text)
 
 
 def without(answers: Sequence[Answer], contents: Collection[ContentId]) -> list[Answer]:

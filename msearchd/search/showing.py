@@ -5,7 +5,8 @@ In: a question, a scope and the lists' answers. Out: hits with their passages, b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from msearchd.domain.asset import AssetId, ContentId
 from msearchd.domain.media import Segment, SegmentKind
@@ -36,11 +37,12 @@ class Showing:
         named: dict[int, AssetId] = {}
         for file, asset in (pair for answer in answers for pair in answer.assets):
             named.setdefault(file, asset)
+        strong = {entry.file for answer in answers for entry in answer.entries if not entry.is_weak}
         hits: list[Shown] = []
         shown, wanted = 0, query.limit
         while len(hits) < query.limit:
             fused = fusion.fuse(lists, k=self._rrf_k, limit=wanted)
-            hits += await self._show(fused[shown:], named, question, scope)
+            hits += await self._show(fused[shown:], named, question, scope, strong)
             if len(fused) < wanted:
                 break  # else some went since they were ranked: the next ones take their places
             shown, wanted = wanted, wanted * 2
@@ -68,7 +70,12 @@ class Showing:
         ]
 
     async def _show(
-        self, fused: Sequence[fusion.Fused], named: dict[int, AssetId], question: Question, scope: Scope
+        self,
+        fused: Sequence[fusion.Fused],
+        named: dict[int, AssetId],
+        question: Question,
+        scope: Scope,
+        strong: Collection[int],
     ) -> list[Shown]:
         wanted = [Wanted(ContentId(one.file) if one.file > 0 else None, named.get(one.file)) for one in fused]
         places = [
@@ -82,7 +89,8 @@ class Showing:
         for one, file in zip(fused, files, strict=True):
             passage = next(passages) if one.place is not None else None
             if file is not None:
-                hits.append(Shown(_hit(one, file, passage), passage[0].text if passage else "", one.is_exact))
+                hit = replace(_hit(one, file, passage), is_weak=one.file not in strong)
+                hits.append(Shown(hit, passage[0].text if passage else "", one.is_exact))
         return hits
 
 

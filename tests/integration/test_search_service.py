@@ -1,6 +1,10 @@
 """One question, all lists, real catalog; the store and the model are tiny but behave."""
 
 import asyncio
+import math
+import random
+import struct
+from dataclasses import replace
 
 import pytest
 from catalog_world import SPACE, World, embed_question
@@ -289,3 +293,68 @@ async def _hidden_is_hidden(folder, operations):
 async def _paths(world, question):
     reply = await service(world, query_timeout_s=5).search(SearchQuery(question, limit=20))
     return [path.removeprefix(b"/home/u/") for hit in reply.hits for path in (hit.path, *hit.same_content)]
+
+
+# -- what is no nearer than chance ----------------------------------------------------------------------------------------
+
+
+async def embed_anything(text):
+    """As a real model: words that it does not know are near to something all the same, by chance."""
+    space, vectors = await embed_question(text)
+    if any(vectors.data):
+        return space, vectors
+    chance = random.Random(text)
+    raw = [abs(chance.gauss(0, 1)) for _ in range(space.dim)]
+    norm = math.hypot(*raw)
+    return space, replace(vectors, data=struct.pack(f"<{space.dim}f", *(value / norm for value in raw)))
+
+
+async def marks(world, text, **changes):
+    reply = await service(world, embed_anything, **changes).search(SearchQuery(text))
+    return {hit.path.removeprefix(b"/home/u/").decode(): hit.is_weak for hit in reply.hits}
+
+
+async def test_of_questions_of_unknown_words_nearly_all_hits_are_marked_and_none_is_taken_away(folder):
+    found = [await marks(folder, f"xqzv{number} blorf") for number in range(40)]
+    assert all(found)
+    assert sum(not all(marked.values()) for marked in found) <= 4  # two standard deviations: one or two are expected
+
+
+async def test_what_is_near_without_a_word_in_common_is_not_marked(folder):
+    assert (await marks(folder, "ship sea"))["travel/vessels.txt"] is False
+
+
+@pytest.mark.parametrize("text", ["ferry", "invoice.pdf", "ferry xqzv"])
+async def test_where_a_word_or_a_name_is_known_nothing_is_marked(folder, text):
+    assert not any((await marks(folder, text)).values())
+
+
+async def test_where_words_were_not_asked_nothing_is_marked(folder):
+    assert not any((await marks(folder, "xqzv blorf", weight_words=0.0)).values())
+
+
+async def test_a_level_that_cannot_be_learned_marks_nothing(folder):
+    searching = service(folder, embed_anything)
+    ask = folder.store.search
+
+    async def search(searches):
+        if len(searches) > 1:
+            raise errors.RetryLater("the store restarts")
+        return await ask(searches)
+
+    folder.store.search = search
+    reply = await searching.search(SearchQuery("xqzv blorf"))
+    assert reply.hits
+    assert not any(hit.is_weak for hit in reply.hits)
+
+
+async def test_a_level_is_learned_once_and_again_when_there_is_twice_as_much(folder):
+    searching = service(folder, embed_anything)
+    for _ in range(3):
+        await searching.search(SearchQuery("xqzv blorf"))
+    before = len(folder.store.searches)
+    for number in range(20):
+        await folder.put(b"more/%d.txt" % number, f"a kitten number {number} plays with a puppy")
+    await searching.search(SearchQuery("xqzv blorf"))
+    await searching.search(SearchQuery("xqzv blorf"))
+    assert len(folder.store.searches) - before == 32 + 2
