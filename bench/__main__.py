@@ -21,6 +21,7 @@ BENCHES: dict[str, tuple[str, ...]] = {
     "pool_bench": (),
     "kinds_bench": (),
     "engines_bench": (),
+    "pages_bench": (),
     "gateway_bench": (),
     "store_bench": (),
     "search_bench": (),

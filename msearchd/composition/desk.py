@@ -12,6 +12,7 @@ from msearchd.aio.aside import told
 from msearchd.composition.children import Children
 from msearchd.composition.ground import Ground
 from msearchd.composition.life import Life
+from msearchd.composition.models import served
 from msearchd.composition.tools import looks
 from msearchd.composition.work import Work
 from msearchd.domain.space import ModelKey
@@ -104,7 +105,12 @@ def _control(
             folders=work.folders,
             indexing=work.indexing,
             processing=processing,
-            explainer=Explainer(catalog=ground.catalog, queue=ground.queue, rules=work.watcher),
+            explainer=Explainer(
+                catalog=ground.catalog,
+                queue=ground.queue,
+                rules=work.watcher,
+                served=served(life.settings.inference),
+            ),
             status=status,
             reset=_reset(ground, children, work),
             verifier=_verifier(life, ground, children, work),

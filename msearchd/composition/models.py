@@ -25,6 +25,11 @@ def speech_model(settings: InferenceSettings) -> ModelKey | None:
     return ModelKey(settings.speech_model) if settings.speech_model else None
 
 
+def served(settings: InferenceSettings) -> frozenset[str]:
+    """What there is a model for: text, image, audio, page, speech."""
+    return frozenset(wanted_models(settings)) | ({"speech"} if settings.speech_model else frozenset())
+
+
 class Modalities:
     """What each model reads, those of former settings too."""
 

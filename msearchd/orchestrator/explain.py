@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Protocol
+from collections.abc import Collection
+from typing import Final, Protocol
 
 from msearchd.control.replies import ExplainReply, JobReply
 from msearchd.control.replies import Verdict as Answer
 from msearchd.control.types import path_text
 from msearchd.domain.asset import AssetState, RootState
+from msearchd.domain.media import SegmentKind
 from msearchd.jobs.queue import HistoryRow, JobQueue, JobRow
 from msearchd.store.catalog import AssetRow, Catalog, ContentRow
 from msearchd.watch.status import Verdict
@@ -23,12 +25,13 @@ class _Rules(Protocol):
 
 
 class Explainer:
-    """Joins what the watcher, the catalog and the queue know of one path."""
+    """Joins what the watcher, the catalog and the queue know of one path. *served*: what models are set for, speech too."""
 
-    def __init__(self, *, catalog: Catalog, queue: JobQueue, rules: _Rules) -> None:
+    def __init__(self, *, catalog: Catalog, queue: JobQueue, rules: _Rules, served: Collection[str]) -> None:
         self._catalog = catalog
         self._queue = queue
         self._rules = rules
+        self._served = served
 
     async def explain(self, path: bytes) -> ExplainReply:
         """The answer for *path*."""
@@ -71,7 +74,7 @@ class Explainer:
                 "spaces": sorted(content.live_spaces),
             }
             if row.state is AssetState.INDEXED:
-                facts["sentence"] = _indexed(content, row.root_state)
+                facts["sentence"] = _indexed(content, row.root_state, served=self._served)
         return reply.model_copy(update=facts)
 
     def _answer(self, path: bytes, verdict: Verdict, row: AssetRow | None) -> tuple[Answer, str]:
@@ -119,12 +122,37 @@ def _of_state(row: AssetRow) -> tuple[Answer, str]:
 _NAME_ONLY = ": found by name only"
 
 
-def _indexed(content: ContentRow, root_state: RootState) -> str:
-    """By which lists it is found, and why not by more."""
+def _indexed(content: ContentRow, root_state: RootState, *, served: Collection[str]) -> str:
+    """By which lists it is found, why not by more, and which settings would add one."""
     ways = ["by name", *(["by words"] if content.segments else []), *(["by meaning"] if content.live_spaces else [])]
     shown = ways[0] if len(ways) == 1 else f"{', '.join(ways[:-1])} and {ways[-1]}"
     note = f" Not all of it was read: {_ended(content.note)}" if content.note else ""
-    return f"It is indexed: found {shown}.{note}{_offline(root_state)}"
+    more = further_ways(content.samples, has_words=bool(content.segments), served=served)
+    return f"It is indexed: found {shown}.{note}{more}{_offline(root_state)}"
+
+
+#: A place without text, the setting of a model that would make it findable, by what, and which models are such.
+_FURTHER: Final = (
+    (SegmentKind.IMAGE, "image", "by what it shows", "CLIP or SigLIP"),
+    (SegmentKind.AUDIO, "audio", "by how it sounds", "CLAP"),
+    (SegmentKind.AUDIO, "speech", "by what is said in it", "Whisper"),
+    (SegmentKind.PAGE, "page", "by how its pages look", "ColPali"),
+)
+
+
+def further_ways(samples: Collection[SegmentKind], *, has_words: bool, served: Collection[str]) -> str:
+    """Say which settings would make a content with these places findable by more; "" where none would.
+
+    Pages are told of only where they gave no words: those of a text are found by it.
+    """
+    ways = [
+        f"{way}: {serves}_model ({models})"
+        for kind, serves, way, models in _FURTHER
+        if kind in samples and serves not in served and not (kind is SegmentKind.PAGE and has_words)
+    ]
+    if not ways:
+        return ""
+    return f" With a model named under [inference] it would also be found {', '.join(ways)}."
 
 
 def _offline(state: RootState) -> str:
