@@ -53,6 +53,8 @@ class Resolved:
     readable: set[tuple[RootId, bytes]] = field(default_factory=set)
     #: Directories that are no more: their sources stop watching them once the changes are applied.
     left: list[tuple[RootId, bytes]] = field(default_factory=list)
+    #: Directories that were not there when a scan came to them: moved, or no more.
+    missed: list[tuple[RootId, bytes]] = field(default_factory=list)
     #: Where trees moved away from. Something else may stand there and have been compared with what is gone now: the
     #: watcher looks at each once more.
     moved_from: list[tuple[RootId, bytes]] = field(default_factory=list)

@@ -165,7 +165,7 @@ class Scanner:
                     raise RootUnreadable(f"it cannot be read: {result.reason}")
                 out.unreadable[place] = result.reason
             else:
-                out.left.append(place)  # the watcher looks at its name
+                out.missed.append(place)  # the watcher looks at its name
             return
         out.readable.add(place)
         job.dirs += 1

@@ -304,8 +304,10 @@ class Watcher:
             self._settler.put_back(one, now=now)
 
     def _leave(self, out: Resolved) -> None:
+        """What is no folder any more is watched no longer. At once: a later look is spared where its tree is walked anyway."""
+        back = {(root, at) for root, path in out.readable for at in paths.ancestors(path)} if out.left else set()
         for root, path in out.left:
-            if path and (watched := self._roots.get(root)) is not None:
+            if path and (root, path) not in back and (watched := self._roots.get(root)) is not None:
                 watched.context.coverage.leave(root, path)
                 watched.forget_unreadable(path)
 
@@ -335,7 +337,8 @@ class Watcher:
         except errors.MsearchError:
             job.restart()
             raise
-        for root, path in out.left:  # it went while we walked: look at its name
+        self._leave(out)
+        for root, path in (*out.left, *out.missed):  # it went while we walked: look at its name
             if path:
                 self._settler.observe(Hint(root, path, flags=hints.GONE | hints.DIR), now=time.monotonic())
         await self._note(out)

@@ -3,10 +3,11 @@
 
 import errno
 import os
+import signal
 import sys
 
 import pytest
-from watch_world import differences, until, watching
+from watch_world import ONE, differences, until, watching
 
 from msearchd.watch import root_keeper, watcher
 from msearchd.watch.disk import Walk
@@ -109,3 +110,23 @@ async def test_a_folder_that_could_not_be_read_and_went_is_not_told_of_for_ever(
         await until(lambda: running.snapshot().health == "ok")
         await running.sync(deadline_s=20)
         assert differences(memory, root) == []
+
+
+async def test_a_folder_that_a_scan_finds_to_be_a_file_is_watched_no_longer(root, tmp_path):
+    """Its place was looked at again later for that, unless the tree above it was to be walked anyway (fuzz, reader killed)."""
+    async with watching(root, tmp_path / "state", backend="inotify") as (watcher, memory):
+        await watcher.sync(deadline_s=20)
+        source = watcher._sources._local
+        drain = source._drain
+        os.kill(drain.pid, signal.SIGSTOP)
+        (root / "a").rename(tmp_path / "elsewhere")
+        (root / "a").write_text("a file now")
+        os.kill(drain.pid, signal.SIGKILL)
+        await until(lambda: source._drain is not None and source._drain is not drain)
+        source._lost("once more")  # the root waits as a whole
+        await watcher.sync(deadline_s=20)
+        source._lost("and again")
+        await watcher.sync(deadline_s=20)
+        assert differences(memory, root) == []
+        watched = {path for path, wd in source._tree.paths_of(ONE) if wd is not None}
+        assert watched == {b"", b"b", b"b/in"}
