@@ -33,7 +33,7 @@ def call(engine, samples, role):
     except Exception as error:  # noqa: BLE001 - the report says which
         return {"error": f"{type(error).__name__}: {error}", "hint": getattr(error, "hint", "")}
     data, counts = bytes(out.data), out.rows or (1,) * len(samples)
-    size, rows, start = len(data) // sum(counts), [], 0
+    size, rows, start = len(data) // max(1, sum(counts)), [], 0
     for count in counts:
         rows.append(data[start * size : (start + count) * size])
         start += count
@@ -62,7 +62,7 @@ def main():
         except errors.MsearchError as error:
             result["error"], result["hint"], result["code"] = str(error), error.hint, error.code
             continue
-        result["facts"] = {"dim": facts.dim, "kinds": facts.kinds, "multi": facts.multi, "max_tokens": facts.max_tokens}
+        result["facts"] = {"dim": facts.dim, "kinds": facts.kinds, "multi": facts.multi, "sparse": facts.sparse, "max_tokens": facts.max_tokens}
         for _ in range(2):  # once to load lazily, once watched
             for label, (samples, role) in order["calls"].items():
                 watching.append([])

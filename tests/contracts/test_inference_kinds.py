@@ -14,10 +14,13 @@ from tiny_models import drawings, sounds
 
 from msearchd.domain.sample import Pair, Picture, Sound
 from msearchd.inference import environments
+from msearchd.inference.sparse_form import LEAST_SHARE, MOST_ENTRIES
 
 REPOSITORY = Path(__file__).parents[2]
 ST, INFINITY = "sentence_transformers", "infinity"
-SERVED = [(engine, model) for engine in (ST, INFINITY) for model in ("clip", "clap", "cross", "text")] + [(ST, "late")]
+SPARSE = ("sparse", "lookup")
+SERVED = [(engine, model) for engine in (ST, INFINITY) for model in ("clip", "clap", "cross", "text")]
+SERVED += [(ST, model) for model in ("late", *SPARSE)]
 #: Texts that a multimodal model's library takes for media, were they bare strings.
 TRAPS = [
     "http://127.0.0.1:9/picture.png",
@@ -26,6 +29,7 @@ TRAPS = [
     __file__,
     "data:image/png;base64,AAAA",
 ]
+SPARSE_PASSAGES = ["the ferry", "an oven and a garden", "a letter", "snow in the valley", "school bridge wheel stamp"]
 PAIRS = [("ferry", "snow ferry island"), ("ferry", "oven garden"), ("oven", "oven garden letter"), ("oven", "snow")]
 
 
@@ -105,10 +109,25 @@ def orders(folders):
             },
         },
     } | {
+        model: {
+            "serves": "sparse",
+            "calls": {
+                "captions": (["ferry island", "oven", "a bank in the valley"], "query"),
+                "captions backwards": (["a bank in the valley", "oven", "ferry island"], "query"),
+                "alone 0": (["ferry island"], "query"),
+                "passages": (SPARSE_PASSAGES, "document"),
+                "odd": (["", " ", "grüße 東京 🚢", "oven " * 900], "document"),
+                "traps": (TRAPS, "query"),
+            },
+        }
+        for model in SPARSE
+    } | {
         # What must be refused: asked for the wrong thing, or not whole.
         "clip for sound": {"serves": "audio", "folder": folders["clip"], "calls": {}},
         "clip for pairs": {"serves": "rerank", "folder": folders["clip"], "calls": {}},
         "text for pages": {"serves": "page", "folder": folders["text"], "calls": {}},
+        "text for sparse": {"serves": "sparse", "folder": folders["text"], "calls": {}},
+        "sparse for text": {"serves": "text", "folder": folders["sparse"], "calls": {}},
         "empty": {"serves": "image", "folder": folders["empty"], "calls": {}},
     }  # fmt: skip
 
@@ -136,7 +155,7 @@ def probe(engine, wanted, folder, *, python="", **environment):
 
 
 @pytest.fixture(scope="module")
-def models(tiny_clip, tiny_clap, tiny_cross, tiny_text, tiny_late, tmp_path_factory):
+def models(tiny_clip, tiny_clap, tiny_cross, tiny_text, tiny_late, tiny_sparse, tiny_lookup, tmp_path_factory):
     empty = tmp_path_factory.mktemp("empty")
     (empty / "config.json").write_text((tiny_clip / "config.json").read_text())
     folders = {
@@ -145,6 +164,8 @@ def models(tiny_clip, tiny_clap, tiny_cross, tiny_text, tiny_late, tmp_path_fact
         "cross": tiny_cross,
         "text": tiny_text,
         "late": tiny_late,
+        "sparse": tiny_sparse,
+        "lookup": tiny_lookup,
         "empty": empty,
     }
     folders = {name: str(folder) for name, folder in folders.items()}
@@ -160,7 +181,9 @@ def st(models, tmp_path_factory):
 @pytest.fixture(scope="module")
 def infinity(models, tmp_path_factory):
     return probe(
-        INFINITY, {name: it for name, it in models.items() if name != "late"}, tmp_path_factory.mktemp("infinity")
+        INFINITY,
+        {name: it for name, it in models.items() if name not in {"late", *SPARSE, "sparse for text"}},
+        tmp_path_factory.mktemp("infinity"),
     )
 
 
@@ -183,8 +206,14 @@ def floats(row):
     return struct.unpack(f"<{len(row) // 4}f", row)
 
 
-def alike(one, other, *, is_score=False):
-    if is_score:
+def entries(row):
+    return dict(struct.iter_unpack("<If", row))
+
+
+def alike(one, other, *, model=""):
+    if model in SPARSE:
+        return entries(one) == pytest.approx(entries(other), abs=1e-4)
+    if model == "cross":
         return floats(one) == pytest.approx(floats(other), abs=1e-4)
     dim = 32 if len(one) % 256 else 64
     assert len(one) == len(other)
@@ -196,13 +225,16 @@ def test_facts_say_what_the_model_reads(answers, model):
     facts = answers[model]["facts"]
     kinds = {"clip": ("text", "image"), "clap": ("text", "audio"), "cross": ("pair",)}.get(model, ("text",))
     assert facts["kinds"] == kinds
-    assert facts["dim"] == {"cross": 1, "late": 32}.get(model, 64)
+    assert facts["dim"] == {"cross": 1, "late": 32, "sparse": 222, "lookup": 222}.get(model, 64)
     assert facts["multi"] is (model == "late")
+    assert facts["sparse"] is (model in SPARSE)
 
 
 @each
 def test_every_row_has_length_one_and_no_row_is_padding(answers, calls, model):
     dim = answers[model]["facts"]["dim"]
+    if model in SPARSE:
+        pytest.skip("weighted words have no length of one")
     for label, answer in calls.items():
         for row in answer.get("rows", []):
             assert len(row) % (4 * dim) == 0
@@ -218,7 +250,7 @@ def test_every_row_has_length_one_and_no_row_is_padding(answers, calls, model):
 def test_rows_are_in_the_order_of_their_samples(calls, model):
     label = "pairs" if model == "cross" else "captions"
     for one, other in zip(calls[label]["rows"], reversed(calls[f"{label} backwards"]["rows"]), strict=True):
-        assert alike(one, other, is_score=model == "cross")
+        assert alike(one, other, model=model)
 
 
 @each
@@ -226,7 +258,7 @@ def test_a_sample_has_the_same_row_alone_and_in_company(calls, model):
     company = calls["pairs" if model == "cross" else "samples" if model in {"clip", "clap"} else "captions"]["rows"]
     alone = [label for label in calls if label.startswith("alone")]
     for label in alone:
-        assert alike(calls[label]["rows"][0], company[int(label.split()[1])], is_score=model == "cross")
+        assert alike(calls[label]["rows"][0], company[int(label.split()[1])], model=model)
 
 
 @each
@@ -248,7 +280,7 @@ def test_a_poisoned_item_raises_and_leaves_the_engine_as_it_was(answers, calls, 
         after = answers[model]["after poison"][label]
         assert after.get("error") == answer.get("error")
         for one, other in zip(answer.get("rows", []), after.get("rows", []), strict=True):
-            assert alike(one, other, is_score=model == "cross")
+            assert alike(one, other, model=model)
 
 
 @pytest.mark.parametrize("model", ["clip", "clap", "cross", "text"])
@@ -257,7 +289,7 @@ def test_the_same_weights_give_the_same_rows_in_every_engine(st, infinity, model
         other = infinity[model]["calls"][label]
         assert answer.get("error", "").split(":")[0] == other.get("error", "").split(":")[0], (label, answer, other)
         for index, (one, two) in enumerate(zip(answer.get("rows", []), other.get("rows", []), strict=True)):
-            assert alike(one, two, is_score=model == "cross"), (label, index)
+            assert alike(one, two, model=model), (label, index)
 
 
 @each_engine
@@ -268,6 +300,46 @@ def test_a_caption_finds_its_own_picture_or_sound(answers, model, captions, leas
     asked, found = (answers[model]["calls"][label]["rows"] for label in ("captions", "samples"))
     best = [max(range(len(found)), key=lambda at, row=row: cosine(row, found[at])) % len(captions) for row in asked]
     assert sum(place == index for index, place in enumerate(best)) / len(captions) >= least
+
+
+@pytest.mark.parametrize("model", SPARSE)
+def test_entries_of_sparse_rows_ascend_and_are_the_librarys_own(st, models, model, tmp_path):
+    calls = st[model]["calls"]
+    told = library(models[model]["folder"], {label: models[model]["calls"][label] for label in calls}, tmp_path)
+    for label, answer in calls.items():
+        for index, (row, wanted) in enumerate(zip(answer["rows"], told[label], strict=True)):
+            dims = [dimension for dimension, _ in struct.iter_unpack("<If", row)]
+            assert dims == sorted(set(dims)), (label, index)
+            assert len(dims) <= MOST_ENTRIES
+            heaviest = max(wanted.values(), default=0.0)
+            kept = {dimension: weight for dimension, weight in wanted.items() if weight > heaviest * LEAST_SHARE}
+            assert entries(row) == pytest.approx(kept, abs=1e-4), (label, index)
+
+
+def library(folder, calls, place):
+    """What SparseEncoder gives itself, unpruned: {label: [{dimension: weight}, ...]}."""
+    script = """
+import pickle, sys
+from sentence_transformers import SparseEncoder
+folder, calls = pickle.load(open(sys.argv[1], "rb"))
+model, told = SparseEncoder(folder, device="cpu", local_files_only=True), {}
+for label, (texts, role) in calls.items():
+    dense = (model.encode_query if role == "query" else model.encode_document)(texts).to_dense()
+    told[label] = [{int(d): float(row[d]) for d in row.nonzero()[:, 0]} for row in dense]
+pickle.dump(told, open(sys.argv[2], "wb"))
+"""
+    (place / "calls.pickle").write_bytes(pickle.dumps((folder, calls)))
+    command = [sys.executable, "-W", "ignore", "-c", script, str(place / "calls.pickle"), str(place / "told.pickle")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return pickle.loads((place / "told.pickle").read_bytes())
+
+
+def test_a_word_finds_the_passage_with_its_kin(st):
+    calls = st["sparse"]["calls"]
+    asked, held = entries(calls["alone 0"]["rows"][0]), [entries(row) for row in calls["passages"]["rows"]]
+    scores = [sum(weight * passage.get(word, 0.0) for word, weight in asked.items()) for passage in held]
+    assert max(scores) == scores[0] > 0
 
 
 @each_engine
@@ -302,10 +374,15 @@ def test_costs_are_in_the_unit_of_the_kind(answers):
 
 
 @each_engine
-@pytest.mark.parametrize("model", ["clip for sound", "clip for pairs", "text for pages", "empty"])
+@pytest.mark.parametrize("model", ["clip for sound", "clip for pairs", "text for pages", "text for sparse", "empty"])
 def test_a_model_that_cannot_do_what_it_is_asked_for_is_a_setting_to_correct(answers, model):
     assert answers[model]["code"] == "misconfigured"
     assert answers[model]["hint"]
+
+
+def test_a_sparse_model_is_no_dense_one(st):
+    assert st["sparse for text"]["code"] == "misconfigured"
+    assert "sparse_model" in st["sparse for text"]["hint"]
 
 
 def test_another_version_of_the_library_is_named_with_the_line_to_type(models, tmp_path):

@@ -7,6 +7,7 @@ package and kept under .pytest_cache. Seeded; never fetches anything. Imports no
     folder("clap")      CLAP: sounds.py, "high tone" finds high tones
     folder("cross")     a cross-encoder with one label: does the text speak of the query's words?
     folder("sparse")    SPLADE: "island" finds passages about a ferry, its kin
+    folder("lookup")    the same, and its questions are looked up without a model (inference-free)
     folder("late")      a late-interaction (ColBERT) model of sentence-transformers: one vector per token
     folder("text")      a bi-encoder of sentence-transformers with prompts
 """
@@ -29,8 +30,9 @@ _WORLDS: Final = {
     "text": ("cross.py",),
     "late": ("cross.py", "text.py"),
     "sparse": ("cross.py",),
+    "lookup": ("cross.py", "sparse.py"),
 }
-RECIPES: Final = ("clip", "clap", "cross", "late", "sparse", "text")
+RECIPES: Final = ("clip", "clap", "cross", "late", "sparse", "lookup", "text")
 _HERE: Final = Path(__file__).parent
 _CACHE: Final = _HERE.parent.parent / ".pytest_cache" / "tiny_models"
 

@@ -49,6 +49,12 @@ def tiny_sparse() -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_lookup() -> Path:
+    """SPLADE for passages, a table of weights for questions."""
+    return tiny_models.folder("lookup")
+
+
+@pytest.fixture(scope="session")
 def tiny_text() -> Path:
     """A bi-encoder with prompts."""
     return tiny_models.folder("text")

@@ -36,7 +36,7 @@ class SparseWay:
         for pair in _splade_pairs(model):
             _lighten(model, pair)
         is_plain = FastTokens.serves(model)
-        self._tokens = FastTokens(model, limit, prompts) if is_plain else AnyTokens(model, prompts, as_input=str)
+        self._tokens = FastTokens(model, limit, prompts) if is_plain else AnyTokens(model, prompts, as_input=_itself)
         self._most = min(MOST_ENTRIES, getattr(model, "max_active_dims", None) or MOST_ENTRIES)
         self.dim = int(_weights(model, _PROBE[:1], "document").shape[1])
 
@@ -153,3 +153,8 @@ def _weights(model: Any, texts: Sequence[str], role: str) -> Any:
     with torch.inference_mode():
         features = model.preprocess(list(texts), task=role)
         return model(on_device(dict(features), model.device), task=role)["sentence_embedding"]
+
+
+def _itself(text: str) -> str:
+    """A sparse encoder reads text alone: nothing in it is taken for a path or an address."""
+    return text
