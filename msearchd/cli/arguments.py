@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from typing import NoReturn
 
 #: How argparse of 3.11 to 3.13 tells of a word that is none of the known ones.
@@ -14,7 +15,10 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser that says what may have been meant; its subcommands are of this class too."""
 
     def error(self, message: str) -> NoReturn:
-        """End with 2 and a sentence."""
+        """End with 2 and a sentence; where nothing at all was typed, with all that can be."""
+        if message.endswith("required: COMMAND"):
+            self.print_help(sys.stderr)
+            self.exit(2)
         super().error(message + nearest(message))
 
 

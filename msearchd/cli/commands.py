@@ -67,6 +67,8 @@ def add(daemon: Daemon, args: Namespace) -> int:
         print(f"watching {render.short_path(folder['path'], _home())}")
         for inner in folder.get("took_in", ()):
             print(f"  with {render.short_path(inner, _home())}, which was watched already: nothing of it is read again")
+    if not args.json and sys.stdout.isatty():
+        note("it is indexed in the background; how far it is: msearch status --watch")
     return OK
 
 

@@ -256,7 +256,7 @@ def _store(store: Reply, style: Style) -> str:
 
 def explain(reply: Reply, *, home: str, style: Style) -> Iterator[str]:
     """Why a path is found, or is not: the answer first."""
-    word = style.good(reply["verdict"]) if reply["verdict"] == "indexed" else style.bad(reply["verdict"])
+    word = style.good(reply["verdict"]) if reply["verdict"] in {"indexed", "folder"} else style.bad(reply["verdict"])
     yield f"{style.bold(short_path(reply['path'], home))}  {word}"
     yield f"  {clean(reply['sentence'])}"
     facts = {

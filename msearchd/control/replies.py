@@ -192,8 +192,13 @@ class JobReply(Reply):
     at_ms: Annotated[TimeMs | None, Field(description="Delayed: when it runs again. History: when it ended.")] = None
 
 
-Verdict = Literal["indexed", "pending", "blocked", "failed", "skipped", "excluded", "outside", "missing", "unknown"]
-_VERDICTS = "excluded: by a rule. outside: of every watched folder. unknown: it exists and was not seen yet."
+Verdict = Literal[
+    "indexed", "pending", "blocked", "failed", "skipped", "excluded", "outside", "missing", "unknown", "folder"
+]
+_VERDICTS = (
+    "excluded: by a rule. outside: of every watched folder. unknown: it exists and was not seen yet. folder: a watched "
+    "folder, or one in it."
+)
 
 
 class ExplainReply(Reply):

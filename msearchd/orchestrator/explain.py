@@ -40,6 +40,9 @@ class Explainer:
         if row is not None and row.is_gone:
             row = None
         answer, sentence = self._answer(path, verdict, row)
+        if answer == "folder" and verdict.root is not None:
+            known = await self._catalog.count_files(verdict.root.id, verdict.relative)
+            sentence = f"{sentence} {known:,} file{'s' if known != 1 else ''} in it are known; explain one of them."
         if answer in {"pending", "unknown"} and (pauses := await self._queue.pauses()):
             sentence = f"{sentence} Indexing is paused ({'; '.join(pauses)})."
         reply = ExplainReply(
@@ -48,8 +51,8 @@ class Explainer:
             sentence=sentence,
             root=path_text(verdict.root.path) if verdict.root else None,
             root_state=verdict.root.state.value if verdict.root else "",
-            rule=verdict.rule,
-            rule_origin=verdict.rule_origin,
+            rule=verdict.rule if verdict.root else "",
+            rule_origin=verdict.rule_origin if verdict.root else "",
         )
         return reply if row is None else await self._with_content(reply, row)
 
@@ -79,13 +82,19 @@ class Explainer:
 
     def _answer(self, path: bytes, verdict: Verdict, row: AssetRow | None) -> tuple[Answer, str]:
         if verdict.root is None:
-            folder = os.fsdecode(os.path.dirname(path))
-            return "outside", f"It is in no watched folder; to index it type: msearch add {folder}"
+            return _outside(path)
         if verdict.is_excluded and row is None:
             return "excluded", f"It is left out by the rule {verdict.rule!r} ({verdict.rule_origin})."
         if row is None:
             return _unseen(path)
         return _of_state(row)
+
+
+def _outside(path: bytes) -> tuple[Answer, str]:
+    if not os.path.lexists(path):
+        return "outside", "It does not exist, or may not be seen by this user, and is in no watched folder."
+    folder = os.fsdecode(path if os.path.isdir(path) else os.path.dirname(path))
+    return "outside", f"It is in no watched folder; to index it type: msearch add {folder}"
 
 
 def _unseen(path: bytes) -> tuple[Answer, str]:
@@ -96,7 +105,7 @@ def _unseen(path: bytes) -> tuple[Answer, str]:
     except OSError:
         return "missing", "It does not exist, and nothing of it is in the index."
     if is_folder:
-        return "unknown", "It is a folder in a watched folder; explain a file in it."
+        return "folder", "It is a folder that is watched."
     return "unknown", "It was not seen yet; to index it now type: msearch process " + os.fsdecode(path)
 
 

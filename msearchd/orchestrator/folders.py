@@ -103,7 +103,9 @@ class FolderList:
             root = await self._root(root_id)
             await self._note()
             await self._watcher.add_root(root)
-        log.info("folder added", path=os.fsdecode(real), took_in=[os.fsdecode(one.path) for one in held])
+        log.info(
+            "folder added", path=os.fsdecode(real), **({"took_in": [os.fsdecode(r.path) for r in held]} if held else {})
+        )
         return Added(root, tuple(one.path for one in held))
 
     def _check_held(self, path: bytes, held: Sequence[Root]) -> None:

@@ -86,7 +86,13 @@ def test_explain_has_an_answer_for_every_kind_of_path(shelf):
     assert indexed["segments"]["body"] == 1
     assert indexed["spaces"]
     assert {entry["step"] for entry in indexed["history"]} >= {"identify", "embed"}
-    assert shelf.daemon.api.get("/explain", path="/etc/hostname")["verdict"] == "outside"
+    outside = shelf.daemon.api.get("/explain", path="/etc/hostname")
+    assert (outside["verdict"], outside["rule"]) == ("outside", "")
+    assert "msearch add /etc" in outside["sentence"]
+    assert "msearch add" not in shelf.daemon.api.get("/explain", path="/nowhere/at/all")["sentence"]
+    folder = shelf.daemon.api.get("/explain", path=str(shelf.folder))
+    assert folder["verdict"] == "folder"
+    assert "files in it are known" in folder["sentence"]
     for name in ("broken.docx", "noise.bin", "folder", "never.txt"):
         assert shelf.explain(name)["sentence"], name
     names = [name for name in verdicts if name not in {"never.txt", "__pycache__/x.py"}]

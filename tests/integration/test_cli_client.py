@@ -85,6 +85,12 @@ def test_a_search_that_comes_too_early_says_so(capsys, folder, said):
     assert "msearch sync" in told
 
 
+def test_nothing_typed_is_answered_with_all_that_can_be(api):
+    done = msearch(api)
+    assert done.returncode == 2
+    assert b"examples:" in done.stderr
+
+
 def test_a_search_before_the_first_folder_says_how_to_add_one(api):
     assert msearch(api, "remove", "/docs").returncode == 0
     assert b"msearch add ~/Documents" in msearch(api, "search", "zeppelin").stderr
