@@ -1,7 +1,7 @@
 """A daemon's life: build the parts in order, run the services, stop in reverse order.
 
-In: settings. Out: a running daemon, and its exit status (0 stopped, 1 failed, 78 misconfigured). What the parts are and
-how they are put together is in composition/. Never imports torch, numpy, a decoder or a store engine: those live in child
+In: settings. Out: a running daemon, and its exit status (0 stopped, 1 failed, 75 try again, 78 misconfigured). What the parts
+are and how they are put together is in composition/. Never imports torch, numpy, a decoder or a store engine: those live in child
 processes (a test holds it).
 """
 
@@ -34,7 +34,11 @@ log = structlog.get_logger(__name__)
 
 EX_OK: Final = 0
 EX_FAILED: Final = 1
+EX_AGAIN: Final = 75
 EX_CONFIG: Final = 78
+
+#: A database that is replaced more often in one life of the process is a sync program's, not ours.
+_MAX_REOPENS: Final = 3
 
 
 def run(settings: Settings, *, config_file: str = "") -> int:
@@ -63,13 +67,21 @@ async def _main(settings: Settings, config_file: str) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop, number)
-    damage = ""
+    damage, reopened, reopens = "", "", 0
     while True:
-        daemon = Daemon(settings, config_file=config_file, damage=damage)
+        daemon = Daemon(settings, config_file=config_file, damage=damage, reopened=reopened)
         async with daemon.running():
             status = await daemon.serve_until(stop)
-        if not daemon.damage or stop.is_set():
+        if stop.is_set() or not (daemon.damage or daemon.reopens):
             return status
+        if daemon.reopens:
+            damage, reopened, reopens = "", daemon.reopens, reopens + 1
+            if reopens > _MAX_REOPENS:
+                log.error("stopped", reason=f"{reopened}, for the {reopens}th time; something keeps doing that")
+                return EX_AGAIN
+            await asyncio.to_thread(daemon.drop_stale_logs)
+            log.warning("opening the database anew", reason=reopened)
+            continue
         if damage:  # twice in one life: it is not the file, it is the disk
             log.error(
                 "stopped", reason=f"the new database is damaged too ({daemon.damage}); check the disk of data_dir"
@@ -81,11 +93,12 @@ async def _main(settings: Settings, config_file: str) -> int:
 class Daemon:
     """All services of one data folder. `running` builds them in order and takes them down in reverse."""
 
-    def __init__(self, settings: Settings, *, config_file: str = "", damage: str = "") -> None:
-        self._life = Life(settings, config_file, begin_anew=self._begin_anew)
+    def __init__(self, settings: Settings, *, config_file: str = "", damage: str = "", reopened: str = "") -> None:
+        self._life = Life(settings, config_file, begin_anew=self._begin_anew, reopen=self._reopen, reopened=reopened)
         self._found_damage = damage  # of the database, in the last life
         self._anew = asyncio.Event()
         self.damage = ""  # of the database, in this life: set aside, and everything is begun anew
+        self.reopens = ""  # why everything is begun anew with what lies in data_dir
         self._notifier = Notifier()
         self._supervisor: Supervisor | None = None
         self._server: ControlServer | None = None
@@ -115,7 +128,7 @@ class Daemon:
         self._life.is_draining = True
         self._notifier.stopping("draining")
         self._life.events.publish("draining")
-        if anew.done():
+        if anew.done() and not self.reopens:  # of the file that lies there now the list may be another
             await self._work.folders.keep_list()
         stopping.cancel()
         anew.cancel()
@@ -162,6 +175,16 @@ class Daemon:
         """Stop, set the database aside, start over in this process."""
         self.damage = damage
         self._anew.set()
+
+    def _reopen(self, reason: str) -> None:
+        """Stop, and start over in this process with the database that lies at its place now."""
+        self.reopens = reason
+        self._anew.set()
+
+    def drop_stale_logs(self) -> None:
+        """Once everything is closed: the log of the file that was replaced is not for the one that replaced it."""
+        for path in self._ground.integrity.place.drop_logs():
+            log.info("log of the replaced database removed", path=str(path))
 
     async def _serve_api(self) -> None:
         """Answer calls. A server that fell is spent: the next start of this service makes a new one."""

@@ -67,7 +67,7 @@ def make_desk(
             runner=work.runner,
             watch=work.watcher.snapshot,
             problems=all_problems,
-            notices=work.change.problems,
+            notices=lambda: (*work.change.problems(), *_reopened(life)),
             is_draining=life.ends,
             loop_lag=life.loop_watch.snapshot,
             publish=life.events.publish,
@@ -88,6 +88,11 @@ def make_desk(
         sweep_backups=backup.sweep,
     )
     return Desk(_control(life, ground, children, work, status, backup), disk, upkeep)
+
+
+def _reopened(life: Life) -> tuple[str, ...]:
+    """For as long as this life lasts: it began with another database than the one before."""
+    return (f"{life.reopened}: this daemon went on with what lies there",) if life.reopened else ()
 
 
 def _control(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from msearchd.aio.instance import InstanceLock
@@ -13,7 +14,7 @@ from msearchd.inference.lineage import Lineage
 from msearchd.inference.model_book import ModelBook
 from msearchd.jobs.queue import JobQueue
 from msearchd.media.client import chunking_fingerprint
-from msearchd.orchestrator.integrity import Integrity
+from msearchd.orchestrator.integrity import DATABASE_GONE, Integrity
 from msearchd.orchestrator.records import open_records
 from msearchd.orchestrator.reset import REASON as RESET_REASON
 from msearchd.store.catalog import Catalog
@@ -46,7 +47,8 @@ async def lay(life: Life, *, damage: str) -> Ground:
     life.stack.callback(lock.release)
     records = await open_records(data_dir, settings.queue, damage=damage)
     life.stack.push_async_callback(records.close, data_dir)
-    await records.queue.resume(RESET_REASON)  # killed while it reset: what is left to do is in the queue
+    for reason in (RESET_REASON, DATABASE_GONE):  # killed while it reset: what is left to do is in the queue
+        await records.queue.resume(reason)
     known = [(one.space, one.made_by) for one in await SpaceBook(records.database).records()]
     chunking = chunking_fingerprint(settings.extract)
     lineage = Lineage(settings.inference, known=known, chunking=chunking, state_dir=data_dir)
@@ -62,5 +64,12 @@ async def lay(life: Life, *, damage: str) -> Ground:
         replaced=tuple(lineage.keys_of(space for space, _ in known)),
         cache=cache,
         models=await ModelBook.open(records.database, former=data_dir / "models.json"),
-        integrity=Integrity(records.database, was_unclean=records.was_unclean, begin_anew=life.begin_anew),
+        integrity=Integrity(
+            records.database,
+            was_unclean=records.was_unclean,
+            begin_anew=life.begin_anew,
+            reopen=life.reopen,
+            hold=partial(records.queue.pause, DATABASE_GONE),
+            release=partial(records.queue.resume, DATABASE_GONE),
+        ),
     )

@@ -19,6 +19,8 @@ class Life:
     settings: Settings
     config_file: str
     begin_anew: Callable[[str], None]
+    reopen: Callable[[str], None]
+    reopened: str = ""  # why the last life of this process ended, if it was to open what lies in data_dir now
     is_draining: bool = False
     stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
     recovered: asyncio.Event = field(default_factory=asyncio.Event)  # catalog and store agree

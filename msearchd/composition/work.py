@@ -63,6 +63,7 @@ def make_work(life: Life, ground: Ground, children: Children) -> Work:
         ToldChanges(Intake(ground.database, ground.catalog, ground.queue), ground.catalog, life.events),
         state_dir=ground.data_dir / "watch",
         private=ground.data_dir,
+        tended=ground.integrity.nudge,
     )
     spaces = Spaces(
         database=ground.database,

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -61,11 +61,13 @@ class Watcher:
         *,
         state_dir: Path,
         private: Path | None = None,
+        tended: Callable[[], None] = lambda: None,
     ) -> None:
         Rules(b"/", settings)  # bad patterns are told now. Raises Misconfigured
         self._settings = settings
         self._known = known
         self._sink = sink
+        self._tended = tended  # called with each look at the roots, every few seconds: who wakes seldom may join
         self._state_dir = state_dir
         self._private = private or state_dir  # our own data: never indexed, wherever it lies
         self._sources = Sources(
@@ -238,6 +240,7 @@ class Watcher:
         now = time.monotonic()
         if now >= self._tend_at:
             self._tend_at = now + _TEND_EVERY_S
+            self._tended()
             await self._keeper.tend(now=now)
         self._take_hints()  # NB: no await until tickets are served: one that came just now speaks of hints that wait
         if self._tickets and await self._serve_tickets():

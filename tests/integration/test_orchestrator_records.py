@@ -197,7 +197,7 @@ async def test_a_file_emptied_under_the_daemon_is_damaged_though_sqlite_calls_it
 
 async def test_a_file_removed_under_the_daemon_is_noticed_without_any_error_of_sqlite(database, tmp_path):
     said = []
-    integrity = Integrity(database, was_unclean=False, begin_anew=said.append, look_every_s=0.01)
+    integrity = Integrity(database, was_unclean=False, begin_anew=said.append, look_every_s=0.01, settle_s=0.1)
     async with running(integrity):
         await asyncio.sleep(0.05)
         assert said == []
