@@ -124,6 +124,10 @@ class WatchSource(Protocol):
         """Which backend it is."""
 
     @property
+    def seen_at(self) -> float:
+        """When the last of the hints was noticed, in seconds of the monotonic clock, to some milliseconds; 0.0: unknown."""
+
+    @property
     def coverage(self) -> Coverage:
         """To be told of every directory that is listed."""
 

@@ -82,6 +82,8 @@ class Watcher:
                 cap_s=settings.settle_cap_s,
             )
         )
+        #: So much of a rest may have passed before we hear of the event; the other half is waited out in any case.
+        self._late_s = settings.settle_closed_s / 2
         self._lane = DiskLane()
         self._disks = DiskKeeper(known, self._lane, state_dir / "roots.json", changed=self._tend_soon)
         comparer = Comparer(known, self._settler, fresh_s=settings.settle_modified_s, now=time.monotonic)
@@ -265,7 +267,8 @@ class Watcher:
             found = source.hints()
             if any(not hint.flags & hints.LOST for hint in found):
                 self._last_event_ms = time.time_ns() // 1_000_000
-            self._settler.observe_all(found, now=now)
+            # Rest counts from when a thing happened, not from when we got round to it: at load that is the tail.
+            self._settler.observe_all(found, now=min(now, max(source.seen_at, now - self._late_s)))
 
     async def _sleep(self) -> None:
         now = time.monotonic()

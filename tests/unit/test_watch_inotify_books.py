@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from msearchd.domain.asset import RootId
 from msearchd.watch.settler import Settler
 from msearchd.watch.sources import inotify_abi as abi
-from msearchd.watch.sources.drain import Backlog
+from msearchd.watch.sources.drain import Backlog, stamp
 from msearchd.watch.sources.gather import gather
 from msearchd.watch.sources.watch_tree import WatchTree
 
@@ -23,7 +23,7 @@ def event(wd, mask, name=b""):
     return abi.HEADER.pack(wd, mask, 0, len(padded)) + padded
 
 
-EVENTS = st.lists(st.tuples(st.integers(-1, 9), st.integers(1, 2**31), st.binary(min_size=0, max_size=40).map(
+EVENTS = st.lists(st.tuples(st.integers(-3, 9), st.integers(1, 2**31), st.binary(min_size=0, max_size=40).map(
     lambda b: b.replace(b"\0", b"x"))), max_size=20)  # fmt: skip
 
 
@@ -81,6 +81,13 @@ def test_what_is_said_at_once_comes_to_the_same_as_what_is_said_one_by_one(event
     for path in left.keys() | right.keys():
         if not any(path.startswith(tree + b"/") for tree in trees):
             assert left[path] == right[path]
+
+
+def test_the_drain_tells_the_time_in_the_stream():
+    found, rare = gathered(stamp(12.5) + event(1, abi.CREATE, b"a"))
+    assert rare == [(abi.STAMP_WD, 0, b"12500000")]
+    assert [hint.path for hint in found] == [b"d1/a"]
+    assert stamp(10.0**9)[16:].rstrip(b"\0") == b"1000000000000000", "thirty years of running"
 
 
 def test_hints_are_told_before_what_is_rare_and_came_after_them():

@@ -56,6 +56,7 @@ class FanotifySource:
     """See the module. `notify` is called when there are hints. `watch_modify`: also wake at every write."""
 
     name = "fanotify"
+    seen_at = 0.0
 
     def __init__(self, *, notify: Callable[[], None], state_dir: Path, watch_modify: bool = False) -> None:
         self._mask = _MASK | (abi.MODIFY if watch_modify else 0)

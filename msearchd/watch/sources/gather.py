@@ -69,7 +69,8 @@ def gather(
     """
     folders: dict[int, tuple[Place, dict[bytes, int]] | None] = {}
     unpack, effects = abi.HEADER.unpack_from, _EFFECTS
-    at, end, last = 0, len(buffer), -2
+    at, end = 0, len(buffer)
+    last: int | None = None
     names: dict[bytes, int] | None = None
     while at + 16 <= end:
         wd, mask, _, length = unpack(buffer, at)
@@ -88,7 +89,7 @@ def gather(
             put_all(_hints_of(folders))
             folder = folders[wd]
             rare(wd, mask, buffer[begin:at].rstrip(b"\0"), folder[0] if folder is not None else None)
-            folders, last = {}, -2
+            folders, last = {}, None
             continue
         name = buffer[begin:at]  # with its padding: the same name is always padded alike
         says, keeps = effects[mask]

@@ -79,6 +79,7 @@ class InotifySource:
         self._is_down = ""
         self._is_closed = False
         self._last_loss = (0, "")
+        self.seen_at = 0.0
         self.coverage: Coverage = _Coverage(self._enter, self._tree.drop, self._enter_children)
 
     async def add_root(self, root: Root) -> None:
@@ -229,6 +230,8 @@ class InotifySource:
     def _on_rare_event(self, wd: int, mask: int, name: bytes, place: Place | None) -> None:
         if wd == self._cookie_wd:
             self._cookies.take(name)
+        elif wd == abi.STAMP_WD:
+            self.seen_at = int(name) / 1e6
         elif mask & abi.Q_OVERFLOW:
             self._overflows += 1
             self._lost("the kernel's queue overflowed")

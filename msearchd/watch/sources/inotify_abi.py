@@ -34,6 +34,8 @@ _NONBLOCK: Final = 0o4000
 
 #: struct inotify_event without its name: wd, mask, cookie, length of the name with its padding.
 HEADER: Final = struct.Struct("=iIII")
+#: Not the kernel's: the watch of the events by which the drain tells the time (drain.py, which imports nothing of us).
+STAMP_WD: Final = -2
 OVERFLOW_EVENT: Final = HEADER.pack(-1, Q_OVERFLOW, 0, 0)
 
 

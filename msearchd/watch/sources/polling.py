@@ -21,6 +21,7 @@ class PollingSource:
     """See the module. `notify` is called when there are hints."""
 
     name = "polling"
+    seen_at = 0.0
 
     def __init__(self, *, notify: Callable[[], None], interval_s: float = 10.0) -> None:
         self.coverage: Coverage = NoCoverage()

@@ -73,6 +73,7 @@ class WatchdogSource:
     """See the module. `notify` is called on the loop when there are hints."""
 
     name = "watchdog"
+    seen_at = 0.0
 
     def __init__(self, *, notify: Callable[[], None], state_dir: Path, probe_every_s: float = _PROBE_EVERY_S) -> None:
         self.coverage: Coverage = NoCoverage()
