@@ -68,14 +68,22 @@ async def _main(settings: Settings, config_file: str) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop, number)
-    damage = ""
+    damage, reopened, reopens = "", "", 0
     while True:
-        daemon = Daemon(settings, config_file=config_file, damage=damage)
+        daemon = Daemon(settings, config_file=config_file, damage=damage, reopened=reopened)
         async with daemon.running():
             gc.freeze()  # what is loaded stays: going through all of it again and again stops the loop for 40 ms each time
             status = await daemon.serve_until(stop)
-        if not daemon.damage or stop.is_set():
+        if stop.is_set() or not (daemon.damage or daemon.reopens):
             return status
+        if daemon.reopens:
+            damage, reopened, reopens = "", daemon.reopens, reopens + 1
+            if reopens > _MAX_REOPENS:
+                log.error("stopped", reason=f"{reopened}, for the {reopens}th time; something keeps doing that")
+                return EX_AGAIN
+            await asyncio.to_thread(daemon.drop_stale_logs)
+            log.warning("opening the database anew", reason=reopened)
+            continue
         if damage:  # twice in one life: it is not the file, it is the disk
             log.error(
                 "stopped", reason=f"the new database is damaged too ({daemon.damage}); check the disk of data_dir"
