@@ -17,7 +17,7 @@ from typing import Any, Final
 from msearchd.aio.sqlite import named_queries
 from msearchd.domain.asset import AssetId
 from msearchd.domain.job import Job, JobState, Outcome, Owed, Step
-from msearchd.jobs import retry
+from msearchd.jobs import many, retry
 from msearchd.settings.model import QueueSettings
 
 SQL: Final = named_queries("msearchd.jobs.sql")
@@ -59,10 +59,8 @@ class JobMoves:
     def enqueue_in(self, c: sqlite3.Connection, owed: Iterable[Owed]) -> None:
         """Owe steps. What waits, is delayed, blocked or failed is ready again; what runs will run once more."""
         now = self._now_ms()
-        c.executemany(
-            SQL["enqueue"],
-            [(item.asset, _STEP_NAMES[item.step], item.target, int(item.priority), now) for item in owed],
-        )
+        rows = [(item.asset, _STEP_NAMES[item.step], item.target, int(item.priority)) for item in owed]
+        many.enqueue(c, rows, now_ms=now)
 
     def drop_in(self, c: sqlite3.Connection, asset: AssetId, *, keep: Collection[Step] = ()) -> None:
         """Forget what is owed for *asset*, but for *keep*. What runs is forgotten at its end, whatever that is."""
@@ -96,23 +94,22 @@ class JobMoves:
         return Outcome.SUPERSEDED
 
     def complete_all_in(self, c: sqlite3.Connection, jobs: Sequence[Job]) -> list[Outcome]:
-        """As `complete_in` for each of *jobs*, in order; their history is written in one go."""
-        outcomes: list[Outcome] = []
-        rows: list[tuple[AssetId, str, str, str, int, str, int]] = []
+        """As `complete_in` for each of *jobs*; of one that stands there twice the second is superseded."""
         now = self._now_ms()
+        done = many.complete(c, [(job.id, job.generation) for job in jobs])
+        outcomes: list[Outcome] = []
+        rows: list[many.EndedRow] = []
         for job in jobs:
-            if c.execute(SQL["complete"], (job.id, job.generation)).rowcount:
+            if job.id in done:
+                done.discard(job.id)
                 rows.append((job.asset, _STEP_NAMES[job.step], job.target, _DONE, job.attempts, "", now))
                 outcomes.append(Outcome.DONE)
             else:
                 self._end_if_superseded(c, job)
                 outcomes.append(Outcome.SUPERSEDED)
         kept = self._settings.history_rows
-        if rows and kept:
-            c.executemany(SQL["remember"], rows)
-            last = int(c.execute("SELECT last_insert_rowid()").fetchone()[0])
-            if last % _TRIM_EVERY < len(rows):
-                c.execute(SQL["trim_history"], {"rows": kept})
+        if rows and kept and many.remember(c, rows) % _TRIM_EVERY < len(rows):
+            c.execute(SQL["trim_history"], {"rows": kept})
         return outcomes
 
     def retry_in(self, c: sqlite3.Connection, job: Job, error: str, *, after_s: float | None = None) -> Outcome:
