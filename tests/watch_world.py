@@ -45,7 +45,8 @@ class MemoryTree:
         return node.known if node else None
 
     async def some_directories(self, root, wanted):
-        return {path: await self.directory(root, path) for path in wanted}
+        found = {path: self._find(root, path) for path in wanted}
+        return {path: node.known if node else None for path, node in found.items()}
 
     async def files(self, root, path):
         node = self._find(root, path)

@@ -10,19 +10,22 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Literal, Self
 
 from msearchd.domain.asset import Root, StatFingerprint
 from msearchd.watch import paths
-from msearchd.watch.hints import Coverage
+from msearchd.watch.hints import Coverage, Entered, ManyEntered
 from msearchd.watch.ignore import FolderRules, Rules
 from msearchd.watch.inner_mounts import InnerMounts
 from msearchd.watch.left import reason_to_leave, special_rule
 from msearchd.watch.listing import Listing, Unchanged, if_unchanged, list_folder
 
 _DIR_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_ENTERED: Final = Entered()
+_MAX_ENTERED: Final = 100_000  # 15 MB; beyond it each is entered by itself
 _MAX_CHAIN: Final = 32  # descriptors of one slice; deeper folders are opened again from the root
 #: The entry is not there. ELOOP: a symbolic link stands where a directory was.
 GONE_ERRNOS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
@@ -85,10 +88,19 @@ class RootContext:
 
 
 class Walk:
-    """A slice's view of one root. A context manager: closes its descriptors. Raises RootUnreadable on entry."""
+    """A slice's view of one root. A context manager: closes its descriptors. Raises RootUnreadable on entry.
 
-    def __init__(self, context: RootContext) -> None:
+    *entered*: for a walk that reads every folder from its parent on: folders that were entered with their siblings, by their
+    parent's descriptor, and not read yet. That is a third of the cost of one by one, and as safe: a folder that is replaced
+    before it is read is told by its parent, which is watched already.
+    """
+
+    def __init__(self, context: RootContext, *, entered: set[bytes] | None = None) -> None:
         self._context = context
+        self._entered = entered
+        coverage = context.coverage
+        can = entered is not None and isinstance(coverage, ManyEntered) and not context.mounts
+        self._enter_children = coverage.enter_children if can and isinstance(coverage, ManyEntered) else None
         self._root_id = context.root.id
         self._enter = context.coverage.enter
         self._chain: list[tuple[bytes, int]] = []  # (path, descriptor) from the root down
@@ -129,10 +141,16 @@ class Walk:
         """
         try:
             fd = self._open(path)
-            entered = self._enter(self._root_id, path, fd)
+            if self._entered and path in self._entered:
+                self._entered.discard(path)
+                entered = _ENTERED
+            else:
+                entered = self._enter(self._root_id, path, fd)
             if expected and entered.was is None:
                 found = if_unchanged(path, fd, self._context.rules, expected)
                 if found is not None:
+                    if found.subdirs and self._enter_children is not None:
+                        self._note_entered(path, fd, found.subdirs)
                     return found
             mounts = self._context.mounts
             held = mounts.held_names(path) if mounts else frozenset()
@@ -141,6 +159,12 @@ class Walk:
             )
         except OSError as error:
             return _not_listed(path, error)
+
+    def _note_entered(self, path: bytes, fd: int, names: Sequence[bytes]) -> None:
+        if self._entered is None or self._enter_children is None or len(self._entered) > _MAX_ENTERED:
+            return
+        others = set(self._enter_children(self._root_id, path, fd, names))
+        self._entered.update([paths.join(path, name) for name in names if name not in others])
 
     def read_whole(self, path: bytes) -> Listing | NotListed:
         """The same without an early end."""
