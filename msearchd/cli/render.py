@@ -177,9 +177,9 @@ def status(reply: Reply, *, home: str, style: Style) -> Iterator[str]:
     for wait in reply.get("blocked", ()):
         yield _line("waiting", f"{plural(wait['jobs'], 'job')}: {clean(wait['reason'])}", style)
     for work in reply.get("running", ()):
-        yield _line(
-            "running", f"{work['step']}  {short_path(work['path'], home)}  {times.duration(work['for_s'])}", style
-        )
+        done = f"  {clean(work['doing'])}" if work.get("doing") else ""
+        where = short_path(work["path"], home)
+        yield _line("running", f"{work['step']}  {where}  {times.duration(work['for_s'])}{done}", style)
 
 
 def _line(name: str, text: str, style: Style) -> str:
@@ -219,7 +219,8 @@ def rate(progress: Reply) -> str:
     """`2.5 files/s, about 1 min left`."""
     parts = []
     if progress.get("files_per_s"):
-        parts.append(f"{progress['files_per_s']:.1f} files/s")
+        a_second = progress["files_per_s"]
+        parts.append(f"{a_second:.1f} files/s" if a_second >= 0.95 else f"{max(1, round(a_second * 60))} files/min")
     if progress.get("passages_per_s"):
         parts.append(f"{progress['passages_per_s']:.0f} passages/s")
     if progress.get("eta_s") is not None:

@@ -73,11 +73,12 @@ class BlockedReason(Reply):
 
 
 class RunningReply(Reply):
-    """A job in work."""
+    """A job in work: for how long (of many in one request: since that one went), and in `doing` what is done of it."""
 
     path: PathText
     step: Text
     for_s: float = 0.0
+    doing: Text = ""
 
 
 class ProgressReply(Reply):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import groupby, islice
@@ -43,8 +43,10 @@ log = structlog.get_logger(__name__)
 #: where long files of better ones come all the time.
 _TURNS_OF_BEST: Final = 8
 
+#: Says what is done of jobs that run.
+Tell = Callable[[Mapping[Job, str]], None]
 #: Has jobs shown as running while it is entered.
-Noted = Callable[[Sequence[Job]], AbstractContextManager[None]]
+Noted = Callable[[Sequence[Job]], AbstractContextManager[Tell]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,15 @@ class _Group:
     pieces: Sequence[_Piece]
     points: dict[int, int] = field(default_factory=dict)  # put so far, by content
     broken: dict[int, errors.MsearchError] = field(default_factory=dict)  # what cannot be decoded, by content
+
+    def share_in(self, batch: Sequence[tuple[_Piece, Segment]]) -> dict[Job, str]:
+        """The jobs of *batch*, and how much of each is done before it, in words: "40 of 200 places"."""
+        begun = {piece.content.id: piece for piece, _ in batch}
+        return {
+            job: f"{self.points.get(content, 0):,} of {len(piece.segments):,} places"
+            for content, piece in begun.items()
+            for job in piece.jobs
+        }
 
 
 class EmbedStep:
@@ -123,8 +134,8 @@ class EmbedStep:
                 if (piece := await self._piece(space, content, owing, modality)) is not None
             ]
             if pieces:
-                with noted([job for piece in pieces for job in piece.jobs]):
-                    await self._embed_pieces(space, pieces)
+                with noted([job for piece in pieces for job in piece.jobs]) as tell:
+                    await self._embed_pieces(space, pieces, tell)
 
     async def _choose(
         self, owing: Sequence[tuple[ContentRow, list[Job]]], modality: str
@@ -170,26 +181,26 @@ class EmbedStep:
             return None
         return _Piece(now, segments, tuple(jobs), dirs)
 
-    async def _embed_pieces(self, space: Space, pieces: Sequence[_Piece]) -> None:
+    async def _embed_pieces(self, space: Space, pieces: Sequence[_Piece], tell: Tell) -> None:
         try:
-            await self._embed_group(space, pieces)
+            await self._embed_group(space, pieces, tell)
         except errors.MsearchError as error:
-            await self._not_done(space, pieces, error)
+            await self._not_done(space, pieces, error, tell)
 
-    async def _not_done(self, space: Space, group: Sequence[_Piece], error: errors.MsearchError) -> None:
+    async def _not_done(self, space: Space, group: Sequence[_Piece], error: errors.MsearchError, tell: Tell) -> None:
         """One bad passage must not cost its neighbours: a failing group is tried again file by file."""
         if len(group) > 1 and isinstance(error, errors.BadAsset):
             for piece in group:
                 try:
-                    await self._embed_group(space, [piece])
+                    await self._embed_group(space, [piece], tell)
                 except errors.MsearchError as own_error:
-                    await self._not_done(space, [piece], own_error)
+                    await self._not_done(space, [piece], own_error, tell)
             return
         for piece in group:
             for job in piece.jobs:
                 await self._outcomes.not_done(job, error)
 
-    async def _embed_group(self, space: Space, group: Sequence[_Piece]) -> None:
+    async def _embed_group(self, space: Space, group: Sequence[_Piece], tell: Tell) -> None:
         def intend(c: sqlite3.Connection) -> None:
             for piece in group:
                 self._catalog.intend_in(c, space.name, piece.content.id)
@@ -197,6 +208,7 @@ class EmbedStep:
         await self._outcomes.commit(intend)
         work = _Group(group)
         for batch in _batches(group, at_most=PER_REQUEST[self._modality_of(space.model)]):
+            tell(work.share_in(batch))
             await self._embed_batch(space, work, batch)
 
         def make_live(c: sqlite3.Connection) -> None:

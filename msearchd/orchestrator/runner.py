@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
@@ -23,9 +24,15 @@ from msearchd.orchestrator.progress import PaceMeter
 log = structlog.get_logger(__name__)
 
 StepFunction = Callable[[Job], Awaitable[None]]
-GroupFunction = Callable[[Sequence[Job], Callable[[Sequence[Job]], AbstractContextManager[None]]], Awaitable[None]]
+#: Says what is done of jobs that run, in words.
+TellDone = Callable[[Mapping[Job, str]], None]
+GroupFunction = Callable[[Sequence[Job], Callable[[Sequence[Job]], AbstractContextManager[TellDone]]], Awaitable[None]]
 #: Hears of every job that did not go well: the job, and why.
 Tell = Callable[[Job, errors.MsearchError], Awaitable[None]]
+
+
+#: What is done of a job whose group is in work, before its own turn comes.
+_WAITS: Final = "waits for its turn in the group"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +41,8 @@ class InWork:
 
     asset: AssetId
     step: Step
-    since_s: float  # monotonic
+    since_s: float  # monotonic: its begin, or that of the request that it travels in
+    doing: str = ""  # what is done of it, in words
 
 
 def ended_as(error: errors.MsearchError) -> str:
@@ -60,8 +68,8 @@ class Runner:
 
     @property
     def in_work(self) -> tuple[InWork, ...]:
-        """What runs now, oldest first."""
-        return tuple(sorted(self._in_work.values(), key=lambda work: work.since_s))
+        """What runs now: what waits in a group last, else oldest first."""
+        return tuple(sorted(self._in_work.values(), key=lambda work: (work.doing == _WAITS, work.since_s)))
 
     async def run_each(self, jobs: Sequence[Job]) -> None:
         """Run jobs one after the other, each by its step."""
@@ -79,7 +87,8 @@ class Runner:
     async def run_group(self, jobs: Sequence[Job], work: GroupFunction) -> None:
         """Run a group that records its own outcomes; what still escapes fails the jobs that are left.
 
-        *work* enters its second argument for those it has in hand: of a group of many, few run at one time.
+        *work* enters its second argument for those it has in hand, and tells it what is done of them: of a group of many, few
+        run at one time.
         """
         try:
             await work(jobs, self._noted)
@@ -116,15 +125,21 @@ class Runner:
                 return
 
     @contextlib.contextmanager
-    def _noted(self, jobs: Sequence[Job]) -> Iterator[None]:
+    def _noted(self, jobs: Sequence[Job]) -> Iterator[TellDone]:
         now = time.monotonic()
         kinds = [(job.step.value, job.target) for job in jobs]
         for job in jobs:
-            self._in_work[job.id] = InWork(job.asset, job.step, now)
+            self._in_work[job.id] = InWork(job.asset, job.step, now, "" if len(jobs) == 1 else _WAITS)
         self.paces.begin(kinds, now=now)
         try:
-            yield
+            yield self._tell_done
         finally:
             self.paces.end(kinds, now=time.monotonic())
             for job in jobs:
                 self._in_work.pop(job.id, None)
+
+    def _tell_done(self, jobs: Mapping[Job, str]) -> None:
+        now = time.monotonic()
+        for job, doing in jobs.items():
+            if job.id in self._in_work:
+                self._in_work[job.id] = InWork(job.asset, job.step, now, doing)

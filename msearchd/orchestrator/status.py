@@ -183,7 +183,10 @@ class StatusPage:
             if row is not None:
                 found.append(
                     RunningReply(
-                        path=path_text(row.path), step=work.step.value, for_s=round(time.monotonic() - work.since_s, 2)
+                        path=path_text(row.path),
+                        step=work.step.value,
+                        for_s=round(time.monotonic() - work.since_s, 2),
+                        doing=work.doing,
                     )
                 )
         return found

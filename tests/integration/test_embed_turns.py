@@ -100,7 +100,7 @@ class World:
 
 
 def noted(_jobs):
-    return contextlib.nullcontext()
+    return contextlib.nullcontext(lambda _done: None)
 
 
 async def test_long_files_are_a_turn_each_and_the_rest_of_the_group_is_ready_again():
@@ -157,7 +157,7 @@ async def test_the_status_shows_what_is_embedded_now_and_not_what_waits_in_the_g
     async with asyncio.timeout(10):
         while not runner.in_work:
             await asyncio.sleep(0)
-    assert [work.asset for work in runner.in_work] == [0]
+    assert [(work.asset, work.doing) for work in runner.in_work] == [(0, f"0 of {PER_REQUEST['text']} places")]
     world.gate.set()
     await turn
     assert runner.in_work == ()
