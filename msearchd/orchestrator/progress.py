@@ -63,7 +63,8 @@ IDENTIFY: Final[Kind] = ("identify", "")
 _READ: Final = frozenset({"identify", "extract"})
 #: A slice of work ends after so much time at work, or so many jobs; the last ones are kept.
 _SLICE_S, _SLICE_JOBS, _SLICES = 5.0, 64, 24
-#: A pace is told from so many slices on, and as long as its standard error is no more than this part of it.
+#: A pace is told from so many slices on, or so many jobs in fewer (a group of embeddings ends at once), and as long as its
+#: standard error is no more than this part of it.
 _LEAST_SLICES: Final = 3
 _MOST_ERROR: Final = 0.35
 
@@ -79,9 +80,11 @@ class Pace:
     def jobs_per_s(self) -> float | None:
         """Jobs a second while it is at work; None while that is not known well enough."""
         busy_s, jobs = sum(busy for busy, _ in self.slices), sum(count for _, count in self.slices)
-        if len(self.slices) < _LEAST_SLICES or not jobs or busy_s <= 0:
+        if not jobs or busy_s <= 0 or (len(self.slices) < _LEAST_SLICES and jobs < _SLICE_JOBS):
             return None
         rate = jobs / busy_s
+        if len(self.slices) == 1:
+            return rate
         # Of a ratio of sums (Cochran, Sampling Techniques, 1977, section 6.4): slices differ in length.
         spread = sum((count - rate * busy) ** 2 for busy, count in self.slices) / (len(self.slices) - 1)
         error = math.sqrt(spread * len(self.slices)) / jobs

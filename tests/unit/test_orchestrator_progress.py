@@ -53,6 +53,11 @@ def test_nothing_is_said_before_enough_was_seen():
     assert left({IDENTIFY: 5}, {EMBED: steady(1)}) is None
 
 
+def test_one_large_group_is_enough():
+    assert left({EMBED: 50}, {EMBED: Pace(((50.0, 100),), 100)}) == pytest.approx(25)
+    assert left({EMBED: 50}, {EMBED: Pace(((50.0, 30),), 30)}) is None
+
+
 def test_nothing_is_said_while_the_pace_leaps():
     wild = Pace(((5.0, 1), (5.0, 400), (5.0, 2)), 403)
     assert left({EMBED: 5}, {EMBED: wild}) is None
