@@ -108,3 +108,18 @@ def test_what_was_settled_is_put_in_question_again_after_a_long_time():
 @pytest.mark.parametrize("kind", ["image", "audio"])
 def test_other_kinds_have_a_budget_of_their_own(kind):
     assert isinstance(starting_budget(kind, is_cpu=True), Budget)
+
+
+def test_a_few_texts_of_all_lengths_are_cut_finer_on_a_cpu_alone():
+    cpu = starting_budget("text", limit=2048, is_cpu=True)
+    assert (cpu.for_questions(), cpu.for_bulk()) == (512, 2048)
+    assert starting_budget("text", limit=128, is_cpu=True).for_questions() == 128
+    assert starting_budget("text", limit=2048, is_cpu=False).for_questions() == 2048
+
+
+def test_batches_cut_for_questions_do_not_decide_between_two_sizes():
+    budget = starting_budget("text", is_cpu=True)
+    assert budget.trial > budget.cost
+    for _ in range(100):
+        budget = budget.after_batch(512, seconds=0.05, effort_s=0.05, target=512)
+    assert (budget.at_cost.batches, budget.at_trial.batches) == (0, 0)

@@ -79,7 +79,7 @@ class Worker:
         prepared, unreadable = ahead.result() if ahead is not None else self._prepare(request)
         budget = self._budgets[kind]
         is_bulk = request.lane != wire.LANE_INTERACTIVE
-        planned = self._plan(kind, prepared.lengths, budget.sizes() if is_bulk else budget.cost)
+        planned = self._plan(kind, prepared.lengths, budget.sizes() if is_bulk else _for_few(kind, budget))
         yield serve.Answer(
             {"plan": [list(batch.items) for batch in planned], "dim": self._loaded.dim, "sparse": self._loaded.sparse}
         )
@@ -160,6 +160,11 @@ class Worker:
             return serve.Answer({"rows": list(batch.items), "failed": "poison", "reason": reason})
         message = f"the engine fails on every sample now: {reason}"
         raise SystemExit(message)
+
+
+def _for_few(kind: str, budget: Budget) -> int:
+    """The size of an interactive request's batches: what has lengths of its own is cut finer."""
+    return budget.for_questions() if kind in {"text", "pair"} else budget.cost
 
 
 def _cut(sample: Sample, longest: int) -> Sample:
