@@ -243,7 +243,7 @@ class DaemonHome:
 
     def hits(self, text: str, *, limit: int = 20, **filters: Any) -> list[dict[str, Any]]:
         """Hits of a search, best first; every list must have answered."""
-        reply = self.api.post("/search", {"text": text, "limit": limit, **filters}, timeout_s=60)
+        reply = self.api.post("/search", {"text": text, "limit": limit, "wait_s": 60.0, **filters}, timeout_s=90)
         assert not reply["missing"], reply["missing"]
         return reply["hits"]
 

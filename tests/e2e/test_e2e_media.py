@@ -63,7 +63,7 @@ def gallery(tiny_clip, tiny_clap):
 
 
 def _ask(home, **request):
-    reply = home.api.post("/search", {"limit": 4, **request}, timeout_s=60)
+    reply = home.api.post("/search", {"limit": 4, "wait_s": 60.0, **request}, timeout_s=90)
     assert not reply["missing"], reply["missing"]
     return reply["hits"]
 

@@ -67,7 +67,7 @@ def phases(home):
 
 def meaning(home):
     """Name of the space that answered, and how many passages it gave."""
-    reply = home.api.post("/search", {"text": "winter sea"}, timeout_s=60)
+    reply = home.api.post("/search", {"text": "winter sea", "wait_s": 60.0}, timeout_s=90)
     assert not reply["missing"], reply["missing"]
     return next((one["list"], one["candidates"]) for one in reply["lists"] if one["list"].startswith("tiny"))
 

@@ -61,7 +61,7 @@ def with_files(home):
 
 
 def asked(home, text, **more):
-    reply = home.api.post("/search", {"text": text, "limit": 3, **more}, timeout_s=60)
+    reply = home.api.post("/search", {"text": text, "limit": 3, "wait_s": 60.0, **more}, timeout_s=90)
     assert not reply["missing"], reply["missing"]
     return reply
 
