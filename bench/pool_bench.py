@@ -49,7 +49,7 @@ from msearchd.settings.model import EmbeddingModel, InferenceSettings
 
 ONE, TWO = ModelKey("one"), ModelKey("two")
 #: Of a job of the turns: short, so that a thousand are minutes of a core, and what loading costs weighs the more.
-_JOB_CHARS = 400
+_JOB_CHARS = 200
 SIZES = (256, 512, 1024, 2048, 4096, 8192)
 #: Runs by itself: learns a size from the same passages as a worker does, then meets it with fixed ones, in turns.
 _SWEEP = """
