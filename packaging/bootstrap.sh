@@ -77,6 +77,8 @@ case "${1:-main}" in
   infinity)
     # The program's own command, as a user would type it.
     .venv/bin/python -m msearchd engines install infinity --folder .venv-infinity
+    # Its own server, which the tests ask as any other; the program needs it not.
+    pip_in .venv-infinity -c msearchd/inference/constraints-infinity.txt 'infinity-emb[server]'
     touch .venv-infinity/.ready
     ;;
   colpali)

@@ -85,6 +85,16 @@ def test_an_address_may_end_in_v1_or_not(tmp_path, servers, loaded, base):
     assert {path for path, _ in server.asked} == {"/v1/embeddings"}
 
 
+def test_a_server_without_v1_in_its_paths_is_asked_without(tmp_path, servers, loaded):
+    server = servers()
+    server.answer = lambda path, body: (
+        server.embeddings(body) if path == "/embeddings" else (404, {"detail": "Not Found"})
+    )
+    engine = loaded(server.url)
+    assert cosine(embedded(engine, ["x"])[0], unit("x")) > 0.999999
+    assert [path for path, _ in server.asked] == ["/v1/embeddings", "/embeddings", "/embeddings"]
+
+
 @pytest.mark.parametrize("flavour", ["vllm", "infinity", "tei"])
 def test_every_servers_way_to_rank_is_found_and_kept(tmp_path, servers, loaded, flavour):
     server = servers(flavour)

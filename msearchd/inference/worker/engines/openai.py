@@ -26,6 +26,7 @@ from msearchd.inference.worker.engines.servers import Fleet
 
 _KEY: Final = "engine:openai"
 _PER_REQUEST: Final = 32  # TEI's default limit of inputs
+_PATHS: Final = ("/v1/embeddings", "/embeddings")  # infinity has the second unless it is told a prefix
 _CHARS_PER_TOKEN: Final = 3
 _DEFAULT_LIMIT: Final = 512
 
@@ -41,6 +42,7 @@ class OpenaiEngine:
         self._limit = _DEFAULT_LIMIT
         self._prompts: Mapping[str, str] = {}
         self._wants_base64 = True
+        self._path = ""  # the one of _PATHS that answered
         self._flavour: Flavour | None = None
         self._threads: concurrent.futures.ThreadPoolExecutor | None = None
 
@@ -112,7 +114,7 @@ class OpenaiEngine:
         if self._wants_base64:
             body["encoding_format"] = "base64"
         try:
-            answer = self._ready().ask("/v1/embeddings", body)
+            answer = self._asked(body)
         except errors.BadRequest:
             if not self._wants_base64:
                 raise
@@ -121,6 +123,19 @@ class OpenaiEngine:
             )
             return self._vectors(texts)
         return _as_rows(answer, count=len(texts))
+
+    def _asked(self, body: Mapping[str, Any]) -> Any:
+        """The answer for vectors. Raises as Fleet.ask: NotFound as the first path says it, which names the model too."""
+        last: errors.NotFound | None = None
+        for path in (self._path,) if self._path else _PATHS:
+            try:
+                answer = self._ready().ask(path, body)
+            except errors.NotFound as error:
+                last = last or error
+                continue
+            self._path = path
+            return answer
+        raise last or errors.NotFound("no way to ask for vectors")
 
     def _scores(self, pairs: Sequence[tuple[str, str]]) -> array.array[float]:
         """float32[n]: logits, whatever the server gives (the pool applies the sigmoid)."""
