@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timeout(240)
 
 @pytest.fixture
 def daemon():
-    with daemon_home({"store": {"min_free_mb": 32}}) as home:
+    with daemon_home({"inference": {"text_model": ""}}) as home:
         home.start()
         home.add(home.files)
         write(home, "snipe")
@@ -37,6 +37,10 @@ def until(condition, *, daemon, deadline_s=30):
                 return
         assert time.monotonic() < deadline, daemon.log_tail()
         time.sleep(0.1)
+
+
+def has_begun_again(daemon):
+    return len(daemon.events("ready")) == 2
 
 
 def is_found(daemon, word):
@@ -65,6 +69,7 @@ def test_a_database_that_a_backup_is_put_in_place_of_is_opened_and_told(daemon, 
     assert time.monotonic() - began < 8
     until(lambda: any("was replaced" in notice for notice in daemon.status()["notices"]), daemon=daemon)
     assert not (daemon.data_dir / "damaged").exists()
+    assert has_begun_again(daemon)
     until(lambda: daemon.sync()["is_complete"] and is_found(daemon, "later"), daemon=daemon, deadline_s=60)
     is_well_after(daemon)
 
@@ -73,12 +78,14 @@ def test_a_database_that_is_deleted_is_made_anew_and_folders_stay_watched(daemon
     (daemon.data_dir / "msearchd.db").unlink()
     until(lambda: any("removed" in problem for problem in daemon.status()["problems"]), daemon=daemon, deadline_s=10)
     assert daemon.status()["pauses"] == ["database-gone"]
+    until(lambda: has_begun_again(daemon), daemon=daemon)
     until(lambda: daemon.sync()["is_complete"] and is_found(daemon, "snipe"), daemon=daemon, deadline_s=60)
     is_well_after(daemon)
 
 
 def test_a_data_folder_that_is_deleted_is_made_anew(daemon):
     shutil.rmtree(daemon.data_dir, ignore_errors=True)
+    until(lambda: has_begun_again(daemon), daemon=daemon)
     until(lambda: daemon.sync()["is_complete"] and is_found(daemon, "snipe"), daemon=daemon, deadline_s=60)
     assert daemon.status()["state"] != "paused"
     is_well_after(daemon)
