@@ -29,8 +29,32 @@ def directory(c: sqlite3.Connection, root: RootId, path: bytes) -> KnownDir | No
 
 
 def some_directories(c: sqlite3.Connection, root: RootId, wanted: Sequence[bytes]) -> dict[bytes, KnownDir | None]:
-    """Each of *wanted* as it was last compared: one read of a scan's slice."""
-    return {path: directory(c, root, path) for path in wanted}
+    """Each of *wanted* as it was last compared: one read of a scan's slice.
+
+    A walk asks for siblings next to each other: each family is one range of an index, its folder is looked for once.
+    """
+    families: dict[bytes, list[bytes]] = {}
+    found: dict[bytes, KnownDir | None] = dict.fromkeys(wanted)
+    for path in wanted:
+        folder, _, name = path.rpartition(b"/")
+        if name:
+            families.setdefault(folder, []).append(name)
+        else:
+            found[path] = directory(c, root, path)
+    for folder, names in families.items():
+        if (parent := paths.find_dir(c, root, folder)) is None:
+            continue
+        # A bound: those asked for may be few of many, and far apart.
+        limit = 2 * len(names)
+        rows = c.execute(SQL["some_child_dirs"], (root, parent, min(names), max(names), limit)).fetchall()
+        known = {name: _known_dir(row) for _, name, *row in rows}
+        for name in names:
+            path = paths.join(folder, name)
+            if (row := known.get(name)) is not None:
+                found[path] = row if row.scanned_ms else None
+            elif len(rows) == limit:
+                found[path] = directory(c, root, path)
+    return found
 
 
 def files(c: sqlite3.Connection, root: RootId, path: bytes) -> dict[bytes, StatFingerprint]:

@@ -55,6 +55,10 @@ SELECT inode, mtime_ns, ctime_ns, signature, scanned_ms FROM dir WHERE id = ?1;
 -- child_dirs --  Folders in a folder.
 SELECT id, name, inode, mtime_ns, ctime_ns, signature, scanned_ms FROM dir WHERE root = ?1 AND parent = ?2 AND is_gone = 0;
 
+-- some_child_dirs --  Folders in a folder, from one name to another, at most so many. (root, parent, first, last, limit)
+SELECT id, name, inode, mtime_ns, ctime_ns, signature, scanned_ms FROM dir
+WHERE root = ?1 AND parent = ?2 AND name BETWEEN ?3 AND ?4 AND is_gone = 0 LIMIT ?5;
+
 -- first_child_dir --  One folder in a folder that is not gone yet.
 SELECT id FROM dir WHERE root = ?1 AND parent = ?2 AND is_gone = 0 LIMIT 1;
 
