@@ -42,7 +42,7 @@ class Explainer:
         answer, sentence = self._answer(path, verdict, row)
         if answer == "folder" and verdict.root is not None:
             known = await self._catalog.count_files(verdict.root.id, verdict.relative)
-            sentence = f"{sentence} {known:,} file{'s' if known != 1 else ''} in it are known; explain one of them."
+            sentence = f"{sentence} {known:,} known file{'s' if known != 1 else ''}; explain one of them."
         if answer in {"pending", "unknown"} and (pauses := await self._queue.pauses()):
             sentence = f"{sentence} Indexing is paused ({'; '.join(pauses)})."
         reply = ExplainReply(
@@ -105,7 +105,7 @@ def _unseen(path: bytes) -> tuple[Answer, str]:
     except OSError:
         return "missing", "It does not exist, and nothing of it is in the index."
     if is_folder:
-        return "folder", "It is a folder that is watched."
+        return "folder", "It is a folder that is watched, with"
     return "unknown", "It was not seen yet; to index it now type: msearch process " + os.fsdecode(path)
 
 

@@ -92,7 +92,7 @@ def test_explain_has_an_answer_for_every_kind_of_path(shelf):
     assert "msearch add" not in shelf.daemon.api.get("/explain", path="/nowhere/at/all")["sentence"]
     folder = shelf.daemon.api.get("/explain", path=str(shelf.folder))
     assert folder["verdict"] == "folder"
-    assert "files in it are known" in folder["sentence"]
+    assert "known file" in folder["sentence"]
     for name in ("broken.docx", "noise.bin", "folder", "never.txt"):
         assert shelf.explain(name)["sentence"], name
     names = [name for name in verdicts if name not in {"never.txt", "__pycache__/x.py"}]
