@@ -1,11 +1,11 @@
 """Which regular files are known by name only, and why: their bytes are never read.
 
-In: a stat and the descriptor of the folder. Out: a reason in words, or "". Opens nothing but what has no block at all.
+In: a stat and the descriptor of the folder. Out: a reason in words, or "". Opens nothing: on a cloud drive (FUSE, a share)
+opening alone may fetch the bytes.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import sys
@@ -31,34 +31,27 @@ def reason_to_leave(fd: int, name: bytes | str, status: os.stat_result, *, max_f
     """Why the bytes of a regular file are not to be read; empty if they are."""
     if status.st_size > max_file_bytes:
         return f"larger than {_human(max_file_bytes)}"
-    if (not status.st_blocks or _HAS_FLAGS) and is_placeholder(fd, name, status):
+    if (not status.st_blocks or _HAS_FLAGS) and is_placeholder(fd, status):
         return "cloud placeholder"
     if _UID and not _mode_allows(status) and not os.access(name, os.R_OK, dir_fd=fd):
         return "unreadable: EACCES"
     return ""
 
 
-def is_placeholder(fd: int, name: bytes | str, status: os.stat_result) -> bool:
-    """True if reading would fetch the bytes from elsewhere, or there are none: SF_DATALESS, or a file all of hole.
+def is_placeholder(fd: int, status: os.stat_result) -> bool:
+    """True if reading would fetch the bytes from elsewhere, or there are none: SF_DATALESS, or a file without a block.
 
-    `st_blocks == 0` alone proves nothing (inline data, file systems that never count): only where the file is too large
-    for its inode and the file system itself says that it holds no data (SEEK_DATA fails with ENXIO).
+    Told by stat alone, before anything is opened. A small file may live in its inode. A file system that counts no blocks
+    at all (statvfs says so) proves nothing by them; its files are read. A file all of hole, on a disk, has nothing to read.
     """
-    if _HAS_FLAGS and status.st_flags & _SF_DATALESS:  # type: ignore[attr-defined,unused-ignore]
-        return True
-    if status.st_size <= _PLACEHOLDER_MIN_BYTES or status.st_blocks or not hasattr(os, "SEEK_DATA"):
+    if _HAS_FLAGS:  # macOS: compressed files may own no block
+        return bool(status.st_flags & _SF_DATALESS)  # type: ignore[attr-defined,unused-ignore]
+    if status.st_size <= _PLACEHOLDER_MIN_BYTES or status.st_blocks:
         return False
     try:
-        probe = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+        return os.fstatvfs(fd).f_blocks > 0
     except OSError:
-        return False
-    try:
-        os.lseek(probe, 0, os.SEEK_DATA)
-    except OSError as error:
-        return error.errno == errno.ENXIO
-    finally:
-        os.close(probe)
-    return False
+        return True
 
 
 _UID: Final = os.geteuid()

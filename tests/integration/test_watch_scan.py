@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -164,6 +165,34 @@ async def test_a_file_without_bytes_on_disk_is_a_placeholder_and_never_read(root
     memory.log.clear()
     await scanned(root, tmp_path, memory)
     assert [c.path for c in memory.of(FileSeen)] == [b"cloud.jpg"]
+
+
+async def test_what_may_be_a_placeholder_is_never_opened(root, tmp_path, monkeypatch):
+    """On a cloud drive opening is enough to fetch the bytes; it used to be opened to ask for its holes."""
+    with (root / "cloud.jpg").open("wb") as file:
+        file.truncate(10_000_000)
+    opened = []
+    real = os.open
+
+    def remembers(path, flags, *args, **kwargs):
+        if not flags & os.O_DIRECTORY:
+            opened.append(os.fsencode(path))
+        return real(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", remembers)
+    memory = await scanned(root, tmp_path)
+    assert [c.path for c in memory.of(FileLeft)] == [b"cloud.jpg"]
+    assert not [path for path in opened if b"cloud" in path or b"/fd/" in path]
+
+
+async def test_on_a_file_system_that_counts_no_blocks_their_absence_proves_nothing(root, tmp_path, monkeypatch):
+    with (root / "large.jpg").open("wb") as file:
+        file.truncate(10_000_000)
+    real = os.fstatvfs
+    monkeypatch.setattr(os, "fstatvfs", lambda fd: SimpleNamespace(f_blocks=0, f_fsid=real(fd).f_fsid))
+    memory = await scanned(root, tmp_path)
+    assert not memory.of(FileLeft)
+    assert b"large.jpg" in memory.all_files()
 
 
 async def test_a_folder_with_nomedia_is_left_out_as_a_whole(root, tmp_path):
