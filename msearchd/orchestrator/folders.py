@@ -73,13 +73,24 @@ class FolderList:
         if not await self._catalog.had_roots():
             await self._adopt()
         for path in self._from_settings:
-            if any(root.path != path and is_below(path, root.path) for root in await self._catalog.roots()):
-                log.info("folder of the settings is watched already", path=os.fsdecode(path))
-                continue
-            await self._database.write(lambda c, p=path: self._widen_in(c, p))  # type: ignore[misc]
+            await self._want(path)
         await self._note()
         for root in await self._catalog.roots():
             await self._watcher.add_root(root)
+
+    async def _want(self, path: bytes) -> None:
+        """A folder of the settings, at the start: one that lies in a watched one is watched, one around others takes them in."""
+        roots = await self._catalog.roots()
+        if any(root.path != path and is_below(path, root.path) for root in roots):
+            log.info("folder of the settings is watched already", path=os.fsdecode(path))
+            return
+        held = [root for root in roots if root.path != path and is_below(root.path, path)]
+        try:
+            await asyncio.to_thread(self._check_held, path, held)
+        except errors.BadRequest as error:  # a daemon that does not start would watch neither
+            log.warning("folder of the settings is not watched", path=os.fsdecode(path), reason=error.sentence())
+            return
+        await self._database.write(lambda c: self._widen_in(c, path))
 
     async def add(self, path: bytes) -> Added:
         """Watch *path*. NotFound, or BadRequest with the reason.

@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from daemon_harness import daemon_home
 
 from msearchd.cli.connection import Refused
 
@@ -106,3 +107,36 @@ def test_an_edited_ignore_file_widens_and_narrows_at_once_and_reads_nothing_twic
     daemon.sync()
     assert daemon.found_by_words("wombat") == {daemon.files / "drafts/one.txt"}
     assert daemon.explain(daemon.files / "drafts/one.txt")["verdict"] == "indexed"
+
+
+def test_a_folder_of_the_settings_that_was_taken_in_is_no_mistake_at_the_next_start():
+    with daemon_home({"inference": {"text_model": ""}}) as daemon:
+        write(daemon.files / "inner", note="numbat")
+        daemon.settings = {**daemon.settings, "watch": {"folders": [str(daemon.files / "inner")]}}
+        daemon.start()
+        daemon.sync()
+        daemon.add(daemon.files)
+        daemon.sync()
+        daemon.stop()
+        daemon.start()
+        daemon.sync()
+        assert watched(daemon) == [str(daemon.files)]
+        assert daemon.found_by_words("numbat") == {daemon.files / "inner/note.txt"}
+        daemon.stop()
+
+
+def test_folders_of_the_settings_around_one_that_was_added_take_it_in_at_the_start():
+    with daemon_home({"inference": {"text_model": ""}}) as daemon:
+        write(daemon.files / "inner", note="numbat")
+        daemon.start()
+        daemon.add(daemon.files / "inner")
+        daemon.sync()
+        read = daemon.steps_done("identify")
+        daemon.stop()
+        daemon.settings = {**daemon.settings, "watch": {"folders": [str(daemon.files)]}}
+        daemon.start()
+        daemon.sync()
+        assert watched(daemon) == [str(daemon.files)]
+        assert daemon.found_by_words("numbat") == {daemon.files / "inner/note.txt"}
+        assert daemon.steps_done("identify") == read
+        daemon.stop()
