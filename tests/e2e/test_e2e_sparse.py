@@ -106,7 +106,7 @@ def test_a_text_is_found_by_the_kin_of_its_words_also_after_a_restart_and_a_rese
     home.start()
     home.sync()
     assert_found_by_kin(home)
-    like = home.api.post("/search", {"like": str(home.files / "note_0.txt"), "limit": 3}, timeout_s=60)
+    like = home.api.post("/search", {"like": str(home.files / "note_0.txt"), "limit": 3, "wait_s": 30.0}, timeout_s=60)
     assert "learned words" not in {one["list"] for one in like["lists"]}  # a file is compared in one space
     (home.files / "note_0.txt").write_text(f"the {KIN[9][0]} again\n")
     home.sync()

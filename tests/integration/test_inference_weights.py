@@ -5,6 +5,7 @@ from inference_fakes import fake_model, model_folder
 
 from msearchd import errors
 from msearchd.inference import spec, weights
+from msearchd.settings.model import EmbeddingModel
 
 
 def cached(cache, source, commit, *, is_complete=True):
@@ -108,6 +109,7 @@ def test_the_same_bytes_elsewhere_are_the_same_space(tmp_path):
         {"document_prompt": "passage: "},
         {"max_tokens": 128},
         {"chunking": "800/100"},
+        {"serves": "sparse"},
     ],
 )
 def test_all_that_shapes_a_stored_vector_changes_the_fingerprint(tmp_path, wishes):
@@ -197,3 +199,40 @@ def test_infinity_by_name_without_an_environment_says_what_to_type(tmp_path, mon
         spec.engine_choices(fake_model(tmp_path, engine="infinity"), state_dir=tmp_path)
     assert caught.value.key == "engine:infinity"
     assert "msearchd engines install infinity" in caught.value.hint
+
+
+def test_a_sparse_encoder_is_known_by_its_files_and_serves_nothing_else(tmp_path):
+    dense, sparse = model_folder(tmp_path, "dense"), model_folder(tmp_path, "sparse")
+    (sparse / "config_sentence_transformers.json").write_text('{"model_type": "SparseEncoder"}')
+    for engine in ("auto", "onnx", "infinity", "sentence_transformers"):
+        for folder, serves, said in ((sparse, "text", "sparse vectors"), (dense, "sparse", "no sparse encoder")):
+            model = EmbeddingModel(name="m", source=str(folder), serves=serves, engine=engine)
+            with pytest.raises(errors.Misconfigured, match=said) as refused:
+                spec.resolve(model, allow_download=False, chunking="", state_dir=tmp_path)
+            assert refused.value.hint
+
+
+@pytest.mark.parametrize("engine", ["infinity", "onnx", "openai", "colpali", "vllm"])
+def test_engines_without_sparse_vectors_refuse_them_and_name_the_one_that_has(tmp_path, engine):
+    sparse = model_folder(tmp_path, "sparse")
+    (sparse / "config_sentence_transformers.json").write_text('{"model_type": "SparseEncoder"}')
+    urls = ("http://127.0.0.1:9",) if engine == "openai" else ()
+    for named in (engine, *(["auto"] if urls else [])):
+        model = EmbeddingModel(name="m", source=str(sparse), serves="sparse", engine=named, urls=urls)
+        with pytest.raises(errors.Misconfigured, match=f"engine {engine} serves") as refused:
+            spec.resolve(model, allow_download=False, chunking="", state_dir=tmp_path)
+        assert "sentence_transformers" in refused.value.hint
+
+
+def test_a_router_of_two_parts_is_a_model_without_a_config_of_its_own(tmp_path):
+    folder = model_folder(tmp_path, "parts")
+    part = folder / "document_0_Transformer"
+    part.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).rename(part / name)
+    with pytest.raises(errors.Misconfigured, match="no complete model"):
+        weights.find_weights(str(folder))
+    (folder / "router_config.json").write_text("{}")
+    found = weights.find_weights(str(folder))
+    assert found is not None
+    assert card(found.folder).weight_bytes > 0

@@ -10,7 +10,7 @@ from msearchd.domain.asset import AssetId
 from msearchd.domain.media import Modality, Segment, SegmentKind
 from msearchd.domain.query import Hit
 from msearchd.domain.sample import TimedText
-from msearchd.domain.space import Vectors
+from msearchd.domain.space import SparseVectors, Vectors
 from msearchd.media import audio, speech
 from msearchd.orchestrator.samples import gapless
 from msearchd.search.asker import each
@@ -85,6 +85,9 @@ def test_vectors_come_apart_a_sample_each():
     multi = Vectors(bytes(range(24)), 3, 2, rows=(2, 1))
     assert [(one.count, one.rows) for one in each(multi)] == [(2, (2,)), (1, (1,))]
     assert b"".join(bytes(one.data) for one in each(multi)) == bytes(range(24))
+    sparse = SparseVectors(bytes(range(24)), 3, 900, rows=(2, 0, 1))
+    assert [(type(one), one.count, one.rows) for one in each(sparse)] == [(SparseVectors, n, (n,)) for n in (2, 0, 1)]
+    assert b"".join(bytes(one.data) for one in each(sparse)) == bytes(range(24))
 
 
 def test_a_point_that_two_examples_find_counts_with_its_best_score():
