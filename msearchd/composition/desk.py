@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from msearchd.aio.aside import told
 from msearchd.composition.children import Children
@@ -30,7 +30,7 @@ from msearchd.orchestrator.upkeep import Upkeep
 from msearchd.orchestrator.verify import Verifier
 from msearchd.orchestrator.wakening import Wakener
 from msearchd.search.answer import answer
-from msearchd.search.asker import Asker
+from msearchd.search.asker import Asker, model_loading_s
 from msearchd.search.examples import Examples
 from msearchd.search.service import SearchService
 
@@ -171,12 +171,12 @@ def _search(life: Life, ground: Ground, children: Children, work: Work) -> Searc
         deadline_s=max(settings.query_timeout_s, _LONGEST_WAIT_S),
     )
     examples = Examples(catalog=ground.catalog, readers=children.media_readers, asker=asker)
-    rerank = None
+    reranking: dict[str, Any] = {}
     if name := life.settings.inference.rerank_model:
-        rerank = partial(
-            children.pool.rerank,
-            model=ModelKey(name),
-            lane=Lane.INTERACTIVE,
-            deadline_s=settings.query_timeout_s,
-        )
-    return SearchService(ground.catalog, children.store, asker, settings, examples=examples, rerank=rerank)
+        key = ModelKey(name)
+        deadline_s = max(settings.query_timeout_s, _LONGEST_WAIT_S)
+        reranking = {
+            "rerank": partial(children.pool.rerank, model=key, lane=Lane.INTERACTIVE, deadline_s=deadline_s),
+            "rerank_loading_s": partial(model_loading_s, children.pool, key),
+        }
+    return SearchService(ground.catalog, children.store, asker, settings, examples=examples, **reranking)

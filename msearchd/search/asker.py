@@ -86,8 +86,7 @@ class Asker:
         key = await self._key_of(modality)
         if key is None or await self._is_empty(modality):
             return None
-        status = next((one for one in self._pool.snapshot().models if one.name == key), None)
-        return status.load_s if status is not None and status.state in _NOT_YET else None
+        return model_loading_s(self._pool, key)
 
     async def needed(self, modality: str) -> None:
         """Raise Misconfigured where nothing embeds *modality*."""
@@ -111,6 +110,12 @@ class Asker:
             return False
         space = await self._catalog.active_space(modality)
         return space is not None and await self._catalog.expected_points(space.name) > 0
+
+
+def model_loading_s(pool: Pool, key: ModelKey) -> float | None:
+    """What loading *key* takes, as far as is known (0: not known); None where it is loaded, or never will be."""
+    status = next((one for one in pool.snapshot().models if one.name == key), None)
+    return status.load_s if status is not None and status.state in _NOT_YET else None
 
 
 def each(vectors: Vectors) -> list[Vectors]:

@@ -84,7 +84,7 @@ async def gathered(asks: Sequence[Ask], *, limit_s: float, wait_s: float | None 
             hurry = wait_s is None and any(answer.entries for answer in found)
             await asyncio.wait(cold, timeout=max(0.0, began + PATIENCE_S - loop.time()) if hurry else None)
         return [
-            task.result() if task.done() else Answer(_late(one, loop.time() - began))
+            task.result() if task.done() else Answer(late(one.name, one.loading_s, took_s=loop.time() - began))
             for task, one in zip(tasks, asks, strict=True)
         ]
     finally:
@@ -101,15 +101,16 @@ async def _in_time(one: Ask, limit_s: float) -> Answer:
             return await one.ask()
     except TimeoutError:
         if one.loading_s is not None:
-            return Answer(_late(one, limit_s))
+            return Answer(late(one.name, one.loading_s, took_s=limit_s))
         return Answer(failed(one.name, began, f"no answer within {limit_s:g} s"))
     except errors.MsearchError as error:
         return Answer(failed(one.name, began, error.sentence()))
 
 
-def _late(one: Ask, took_s: float) -> ListReport:
-    left_s = max(0.0, (one.loading_s or 0.0) - took_s)
-    return ListReport(one.name, 0, took_s * 1000, "its model still loads, ask again in some seconds", left_s)
+def late(name: str, loading_s: float | None, *, took_s: float) -> ListReport:
+    """A list whose model still loads, which takes *loading_s* from the question on."""
+    left_s = max(0.0, (loading_s or 0.0) - took_s)
+    return ListReport(name, 0, took_s * 1000, "its model still loads, ask again in some seconds", left_s)
 
 
 def failed(name: str, began: float, reason: str) -> ListReport:

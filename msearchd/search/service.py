@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from msearchd import errors
@@ -26,7 +26,7 @@ from msearchd.search import fusion
 from msearchd.search.asker import BESIDE_TEXT, LEARNED, Questions
 from msearchd.search.examples import Example, Examples
 from msearchd.search.floors import Floors
-from msearchd.search.lists import Answer, Ask, ListReport, failed, gathered, report
+from msearchd.search.lists import PATIENCE_S, Answer, Ask, ListReport, failed, gathered, late, report
 from msearchd.search.meaning import Meaning
 from msearchd.search.rerank import LIST as RERANKED
 from msearchd.search.rerank import Rerank, comparable, reordered
@@ -59,6 +59,7 @@ class SearchService:
     """Answers questions. Shared by all callers; each search is independent.
 
     *examples* reads files that are asked with; *rerank* compares the best passages once more. None: not to be had.
+    *rerank_loading_s*: what loading its model takes yet; None: it is loaded.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class SearchService:
         *,
         examples: Examples | None = None,
         rerank: Rerank | None = None,
+        rerank_loading_s: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._catalog = catalog
         self._questions = questions
@@ -79,6 +81,7 @@ class SearchService:
         self._settings = settings
         self._examples = examples
         self._rerank = rerank
+        self._rerank_loading_s = rerank_loading_s
 
     async def search(self, query: SearchQuery) -> SearchReply:
         """The best files for *query*, at most `query.limit`.
@@ -108,6 +111,7 @@ class SearchService:
         itself = {one.itself for one in examples if one.itself is not None}
         hits, trouble = await self._ranked(query, question, scope, without(answers, itself))
         lacking += trouble
+        later_s += [one.loading_s for one in trouble if one.loading_s is not None]
         return SearchReply(
             hits=tuple(hits),
             took_ms=(time.perf_counter() - began) * 1000,
@@ -194,12 +198,21 @@ class SearchService:
         places = comparable(shown, at_most=at_most)
         scores: tuple[float, ...] = ()
         trouble: list[ListReport] = []
+        loading_s = self._rerank_loading_s()
+        limit_s = self._settings.query_timeout_s
+        if loading_s is not None:  # it only puts the hits in a better order: nobody waits for that
+            limit_s = PATIENCE_S if query.wait_s is None else query.wait_s
         began = time.perf_counter()
         try:
-            async with asyncio.timeout(self._settings.query_timeout_s):
+            async with asyncio.timeout(limit_s):
                 scores = await self._rerank(question.plain or query.text, [shown[place].passage for place in places])
         except TimeoutError:
-            trouble = [failed(RERANKED, began, f"no answer within {self._settings.query_timeout_s:g} s")]
+            is_late = loading_s is not None
+            trouble = [
+                late(RERANKED, loading_s, took_s=limit_s)
+                if is_late
+                else failed(RERANKED, began, f"no answer within {limit_s:g} s")
+            ]
         except errors.MsearchError as error:
             trouble = [failed(RERANKED, began, error.sentence())]
         hits = reordered(shown, dict(zip(places, scores, strict=True)) if scores else {})

@@ -295,6 +295,20 @@ async def _paths(world, question):
     return [path.removeprefix(b"/home/u/") for hit in reply.hits for path in (hit.path, *hit.same_content)]
 
 
+async def test_a_reranker_that_still_loads_costs_a_second_and_its_order(folder):
+    async def loads(question, passages):
+        await asyncio.Event().wait()
+
+    searching = SearchService(
+        folder.catalog, folder.store, Questions(embed_question), SearchSettings(), rerank=loads, rerank_loading_s=lambda: 6.0
+    )
+    reply = await searching.search(SearchQuery("ferry esbjerg"))
+    assert reply.hits[0].path == b"/home/u/travel/esbjerg.txt"
+    assert reply.took_ms < 9000
+    assert reply.retry_after_s == pytest.approx(5, abs=1)
+    assert "rerank" in reply.missing[0]
+
+
 # -- what is no nearer than chance ----------------------------------------------------------------------------------------
 
 
