@@ -11,6 +11,7 @@ from msearchd.composition.life import Life
 from msearchd.composition.models import Modalities, speech_model, wanted_models
 from msearchd.control.types import path_text
 from msearchd.domain.job import Job, Step
+from msearchd.media import registry
 from msearchd.orchestrator.arrears import Arrears
 from msearchd.orchestrator.dispatcher import Dispatcher
 from msearchd.orchestrator.document_vectors import DocumentVectors
@@ -54,6 +55,12 @@ class Work:
     news: News
 
 
+def _kind_of(name: str) -> str:
+    """What people would call a file of this name; "" where the name does not tell."""
+    kind = registry.by_name(name)
+    return kind.modality.value if kind is not None else ""
+
+
 def make_work(life: Life, ground: Ground, children: Children) -> Work:
     """Put it together; nothing runs yet."""
     modalities = Modalities(ground.lineage.settings.models)
@@ -64,6 +71,7 @@ def make_work(life: Life, ground: Ground, children: Children) -> Work:
         state_dir=ground.data_dir / "watch",
         private=ground.data_dir,
         tended=ground.integrity.nudge,
+        kind_of=_kind_of,
     )
     spaces = Spaces(
         database=ground.database,

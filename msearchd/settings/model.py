@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 class _Section(BaseModel):
     # No validate_default: strict JSON (settings.load) refuses a default that is a Path; a test checks the defaults.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+
+def _type_word(word: str) -> str:
+    word = word.lower()
+    if word in _TYPES or re.fullmatch(r"\.[^\s/*]+", word):
+        return word
+    message = f"{word!r} is neither one of {', '.join(_TYPES)} nor an extension with its dot, such as .pdf"
+    raise ValueError(message)
+
+
+_TYPES: Final = ("text", "document", "image", "audio", "video")
+TypeWord = Annotated[str, AfterValidator(_type_word)]
 
 
 def _default_data_dir() -> Path:
@@ -42,6 +55,13 @@ class WatchSettings(_Section):
     )
     exclude: tuple[str, ...] = Field(
         default=(), description="Patterns in gitignore syntax that hold in every folder, after the built-in list."
+    )
+    types: tuple[TypeWord, ...] = Field(
+        default=(),
+        description="Index only these types, told by name: text, document, image, audio, video, or extensions such as .pdf; none: all.",
+    )
+    exclude_types: tuple[TypeWord, ...] = Field(
+        default=(), description="Leave out files of these types, written in the same way."
     )
     use_default_excludes: bool = Field(
         default=True,

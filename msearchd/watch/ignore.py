@@ -2,8 +2,8 @@
 
 In: names, and the ignore files of a root. Out: a Rule, or None for "index it". Patterns are gitignore's (pathspec).
 The nearest file decides first: .msearchignore before .gitignore of the same folder, deeper folders before upper ones,
-then the settings, then the built-in list, then "hidden". `!pattern` brings back what a weaker one left out. Three rules
-are absolute: keys and secrets, names of unfinished files, folders with .nomedia.
+then the settings (patterns, then types), then the built-in list, then "hidden". `!pattern` brings back what a weaker one
+left out. Three rules are absolute: keys and secrets, names of unfinished files, folders with .nomedia.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,6 +20,7 @@ from msearchd.settings import WatchSettings
 from msearchd.watch import default_excludes, paths
 from msearchd.watch.partial import PATTERNS, is_partial_text
 from msearchd.watch.patterns import PatternSet, Quick, Rule
+from msearchd.watch.type_limits import TypeLimits
 
 #: Files that change what is left out: a hint on one of them means "look at its folder again, and all below".
 CONTROL_NAMES: Final = frozenset({".msearchignore", ".gitignore", ".nomedia"})
@@ -51,7 +52,7 @@ def _salt(text: bytes) -> bytes:
 class _Chain:
     """The rules of a folder and of all above it. `is_plain`: no ignore file on the way."""
 
-    sets: tuple[tuple[str, PatternSet], ...]
+    sets: tuple[tuple[str, PatternSet | TypeLimits], ...]
     nomedia: Rule | None
     salt: bytes
     is_plain: bool = False
@@ -69,7 +70,7 @@ class FolderRules:
 
     path: str
     #: (folder the patterns are relative to, patterns), strongest first.
-    sets: tuple[tuple[str, PatternSet], ...]
+    sets: tuple[tuple[str, PatternSet | TypeLimits], ...]
     absolute: Rule | None  # the folder as a whole is left out
     secrets: PatternSet | None
     include_hidden: bool
@@ -111,6 +112,7 @@ class Rules:
     settings: WatchSettings
     private: bytes = b""  # our own data folder: never indexed, wherever it lies
     kernel: tuple[bytes, ...] = ()  # folders in the root that the kernel makes up (/proc, /sys), relative to it
+    kind_of: Callable[[str], str] = lambda _: ""  # see TypeLimits
     _settings_set: PatternSet = field(init=False)
     _default_set: PatternSet | None = field(init=False)
     _secrets: PatternSet | None = field(init=False)
@@ -131,12 +133,14 @@ class Rules:
         self._default_set = _DEFAULT_SET(default_excludes.DEFAULTS, origin) if use else None
         self._secrets = _DEFAULT_SET(default_excludes.SECRETS, f"{origin}: keys and secrets") if use else None
         held = [patterns for patterns in (self._settings_set, self._default_set, self._secrets) if patterns is not None]
-        self._quick, self._quick_dirs = Quick.of(held), Quick.of_dirs(held)
+        limits = TypeLimits.of(self.settings, self.kind_of)
+        self._quick, self._quick_dirs = Quick.of(held) if limits is None else None, Quick.of_dirs(held)
         if self.private and paths.is_below(self.private, self.root.rstrip(b"/")):
             self._private_below = self.private[len(self.root.rstrip(b"/")) + 1 :]
         elif self.private and paths.is_below(self.root, self.private):
             self._private_below = b""  # the root lies in our own folder
-        always = tuple(("", patterns) for patterns in (self._settings_set, self._default_set) if patterns is not None)
+        all_sets = (self._settings_set, limits, self._default_set)
+        always = tuple(("", patterns) for patterns in all_sets if patterns is not None)
         self._top = _Chain(always, None, _salt(repr(self._all_settings()).encode()), is_plain=True)
 
     def folder(self, path: bytes) -> FolderRules:
@@ -178,7 +182,11 @@ class Rules:
     def _all_settings(self) -> tuple[object, ...]:
         """All that decides, but the ignore files."""
         s = self.settings
-        kept = (s.exclude, s.use_default_excludes, s.include_hidden, s.use_gitignore, s.max_file_bytes)
+        kept: tuple[object, ...] = (
+            s.exclude, s.use_default_excludes, s.include_hidden, s.use_gitignore, s.max_file_bytes
+        )  # fmt: skip
+        if s.types or s.exclude_types:  # else salts are as they were before there were such settings
+            kept += (s.types, s.exclude_types)
         return (_SALT_VERSION, default_excludes.VERSION, PATTERNS, self.private, self.kernel, *kept)
 
     def forget(self, path: bytes) -> None:

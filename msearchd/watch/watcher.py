@@ -62,11 +62,13 @@ class Watcher:
         state_dir: Path,
         private: Path | None = None,
         tended: Callable[[], None] = lambda: None,
+        kind_of: Callable[[str], str] = lambda _: "",
     ) -> None:
         Rules(b"/", settings)  # bad patterns are told now. Raises Misconfigured
         self._settings = settings
         self._known = known
         self._sink = sink
+        self._kind_of = kind_of  # of a file, by its name: "image", "video", ...
         self._tended = tended  # called with each look at the roots, every few seconds: who wakes seldom may join
         self._state_dir = state_dir
         self._private = private or state_dir  # our own data: never indexed, wherever it lies
@@ -156,6 +158,7 @@ class Watcher:
             self._settings,
             private=os.fsencode(self._private.resolve()),
             kernel=kernel_folders_below(root.path),
+            kind_of=self._kind_of,
         )
         context = RootContext(root, rules, NoCoverage(), self._settings.max_file_bytes)
         self._roots[root.id] = WatchedRoot(root, context, state=root.state, reason=root.reason)

@@ -167,6 +167,16 @@ async def test_a_file_without_bytes_on_disk_is_a_placeholder_and_never_read(root
     assert [c.path for c in memory.of(FileSeen)] == [b"cloud.jpg"]
 
 
+async def test_a_type_that_is_left_out_from_now_on_goes_and_comes_back_with_the_setting(root, tmp_path):
+    (root / "a" / "film.mp4").write_bytes(b"x")
+    memory = await scanned(root, tmp_path)
+    before = set(memory.all_files())
+    await scanned(root, tmp_path, memory, exclude_types=(".mp4",))
+    assert set(memory.all_files()) == before - {b"a/film.mp4"}
+    await scanned(root, tmp_path, memory)
+    assert set(memory.all_files()) == before
+
+
 async def test_what_may_be_a_placeholder_is_never_opened(root, tmp_path, monkeypatch):
     """On a cloud drive opening is enough to fetch the bytes; it used to be opened to ask for its holes."""
     with (root / "cloud.jpg").open("wb") as file:
