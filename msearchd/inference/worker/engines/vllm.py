@@ -6,7 +6,8 @@ GPU's memory at the start: half here, for other models may live beside it. Never
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from msearchd import errors
@@ -27,6 +28,7 @@ class VllmEngine:
         self._tokenizer: Any = None
         self._limit = 0
         self._serves = "text"
+        self._raw: Callable[[], Any] = dict
         self._prompts: dict[str, str] = {}
 
     def load(self, order: LoadOrder) -> EngineFacts:
@@ -55,6 +57,8 @@ class VllmEngine:
             self._tokenizer = self._model.get_tokenizer()
             self._limit = int(self._model.llm_engine.model_config.max_model_len)
             self._serves = order.serves
+            # Made for each call, for vLLM writes into it; raw scores: the pool applies the sigmoid.
+            self._raw = functools.partial(vllm.PoolingParams, use_activation=False)
             self._prompts = {"query": order.query_prompt, "document": order.document_prompt}
             probe: Sample = Pair("a question", "a text") if order.serves == "rerank" else "dimension"
             dim = self.embed(self.prepare([probe], role="document"), [0], width=16).data.nbytes // 4
@@ -85,9 +89,16 @@ class VllmEngine:
         chosen = [prepared.items[index] for index in items]
         if prepared.kind == "pair":
             queries, texts = [query for query, _ in chosen], [text for _, text in chosen]
-            outputs = self._model.score(queries, texts, use_tqdm=False)
-            given = np.clip(np.array([[one.outputs.score] for one in outputs], dtype=np.float64), 1e-7, 1 - 1e-7)
-            rows = np.log(given / (1 - given))  # it applies the sigmoid; the protocol wants what was before
+            outputs = self._model.score(
+                queries,
+                texts,
+                use_tqdm=False,
+                pooling_params=self._raw(),
+                tokenization_kwargs={
+                    "truncate_prompt_tokens": -1
+                },  # at the model's limit; it would refuse a longer pair
+            )
+            rows = np.array([[one.outputs.score] for one in outputs], dtype=np.float32)
         else:
             prompts = [{"prompt_token_ids": ids} for ids in chosen]
             outputs = self._model.embed(prompts, use_tqdm=False)
