@@ -15,6 +15,7 @@ import os
 import signal
 import struct
 import time
+import zlib
 from pathlib import Path
 
 from msearchd import errors
@@ -29,6 +30,14 @@ def vector(text: str) -> bytes:
     raw = [byte - 127.5 for byte in hashlib.sha256(text.encode()).digest()[:DIM]]
     norm = sum(number * number for number in raw) ** 0.5
     return struct.pack(f"<{DIM}f", *(number / norm for number in raw))
+
+
+def entries(text):
+    """The words of *text* weighted by how often: a sparse vector of 1,000 dimensions; "query: " and the like count too."""
+    counts = {}
+    for word in text.split():
+        counts[zlib.crc32(word.encode()) % 1000] = counts.get(zlib.crc32(word.encode()) % 1000, 0.0) + 1.0
+    return b"".join(struct.pack("<If", *entry) for entry in sorted(counts.items()))
 
 
 def key_of(sample):
@@ -60,15 +69,17 @@ class Engine:
         self.prompts = {"query": order.query_prompt, "document": order.document_prompt}
         self.scores = (self.folder / "pairs").exists()
         self.multi = (self.folder / "multi").exists()
+        self.sparse = order.serves == "sparse"
         device = "cuda" if os.environ.get("CUDA_VISIBLE_DEVICES") else "cpu"
         return EngineFacts(
-            dim=1 if self.scores else DIM,
+            dim=1 if self.scores else 1000 if order.serves == "sparse" else DIM,
             max_tokens=512,
             device=device,
             dtype=order.dtype,
             versions={"fake": "1", "visible": os.environ.get("CUDA_VISIBLE_DEVICES", "all")},
             kinds=("pair",) if self.scores else ("text", "image", "audio", "speech"),
             multi=self.multi,
+            sparse=order.serves == "sparse",
         )
 
     def prepare(self, samples, *, role):
@@ -93,6 +104,9 @@ class Engine:
             for number, word in enumerate(words):
                 if word.startswith("@") and "=" not in word and self._is_due(words[number - 1] if number else ""):
                     self._misbehave(word)
+        if self.sparse:
+            found = [entries(text) for text in texts]
+            return Embedded(memoryview(b"".join(found)), tuple(len(one) // 8 for one in found))
         return Embedded(memoryview(b"".join(vector(text) for text in texts)))
 
     def _embed_others(self, samples):

@@ -53,6 +53,15 @@ def test_a_new_model_owes_only_its_own_embedding():
     assert steps_owed(known, models=Models({MINILM: "text", ModelKey("other"): "text"})) == ((Step.EMBED, "other"),)
 
 
+def test_a_text_is_owed_to_the_dense_and_to_the_sparse_model_alike():
+    both = Models({MINILM: "text", ModelKey("splade"): "sparse", CLIP: "image"})
+    text = content(is_extracted=True, segments=3)
+    assert steps_owed(text, models=both) == ((Step.EMBED, MINILM), (Step.EMBED, "splade"))
+    half = content(is_extracted=True, segments=3, embedded_by=frozenset({MINILM}))
+    assert steps_owed(half, models=both) == ((Step.EMBED, "splade"),)
+    assert steps_owed(content(is_extracted=True, wants_ocr=True, segments=3), models=both) == ((Step.OCR, ""),)
+
+
 def test_a_file_without_text_owes_no_embedding():
     assert steps_owed(content(is_extracted=True), models=TEXT) == ()
 
