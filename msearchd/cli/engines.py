@@ -8,11 +8,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import textwrap
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msearchd import errors
+from msearchd.inference import roster
 from msearchd.settings.load import load_with_origins
+
+if TYPE_CHECKING:
+    from msearchd.inference.engine_list import EngineReport
 
 INSTALLABLE = ("infinity", "colpali", "whisper", "onnx", "vllm")
 
@@ -49,15 +56,55 @@ def _list(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([asdict(one) for one in found]))
         return 0
-    for one in found:
-        mark = "ok  " if one.is_usable else "--  "
-        print(f"{mark}{one.name:<22}{', '.join(one.serves):<34}{', '.join(one.devices)}")
-        if one.python:
-            versions = "  ".join(f"{name} {version}" for name, version in one.versions.items())
-            print(f"    {'':<22}{one.python}\n    {'':<22}{versions}")
-        if not one.is_usable:
-            print(f"    {'':<22}{one.reason}\n    {'':<22}{one.advice}")
+    print("\n".join(_table(found)))
     return 0
+
+
+_INDENT = " " * 28  # where what belongs to an engine stands
+_SENTENCES_WIDE = 120
+#: What models can be for, in a newcomer's words.
+_MEANING = {
+    "text": "passages and questions, by meaning",
+    "sparse": "words with weights (SPLADE)",
+    "image": "pictures (CLIP, SigLIP)",
+    "audio": "sound (CLAP)",
+    "page": "documents as their pages look (in ColPali's own format: colpali)",
+    "rerank": "ranks the best hits again (cross-encoder)",
+    "speech": "writes down what is said (Whisper)",
+}
+
+
+def _table(found: Sequence[EngineReport]) -> Iterator[str]:
+    """The engines as a person reads them: where each computes, what it reads, and what to do where it cannot be used."""
+    for one in found:
+        where = f"computes on {', '.join(one.devices)}" if one.is_usable else "cannot be used"
+        if one.devices == ("remote",):
+            where = "asks servers that you name (urls)"
+        yield f"{'ok' if one.is_usable else '--':<4}{one.name:<24}{where}"
+        yield f"{_INDENT}for {', '.join(one.serves)}"
+        if one.versions:
+            yield from _lines(", ".join(f"{name} {version}" for name, version in one.versions.items()))
+        if one.python:
+            yield f"{_INDENT}in {one.python}"
+        if not one.is_usable:
+            yield from _lines(f"why: {one.reason}")
+            yield from _lines(f"do:  {one.advice}")
+    usable = {one.name for one in found if one.is_usable}
+    yield '\nWhat engine = "auto" takes here, for a model that serves'
+    for kind in roster.KINDS:
+        first = next((name for name in roster.automatic(kind) if name in usable), "none: see above")
+        yield f"    {kind:<24}{first:<24}{_MEANING.get(kind, '')}"
+
+
+def _lines(sentence: str) -> list[str]:
+    return textwrap.wrap(
+        sentence,
+        _SENTENCES_WIDE,
+        initial_indent=_INDENT,
+        subsequent_indent=f"{_INDENT}     ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _data_dir(args: argparse.Namespace) -> Path:

@@ -10,9 +10,15 @@ import importlib.metadata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from msearchd import preflight
 from msearchd.inference import devices, environments, roster
+
+_BOTH: Final = (
+    "install torch and torchvision there from one channel (both for the CPU, or both for one CUDA); "
+    'ColPali alone also runs with engine = "infinity", which needs no torchvision'
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +75,8 @@ def versions(names: tuple[str, ...], sites: tuple[Path, ...]) -> dict[str, str]:
 
 def _trouble(row: roster.EngineRow, python: str, sites: tuple[Path, ...], *, has_gpu: bool) -> tuple[str, str]:
     """Why the engine cannot be used and what to type; two empty words where it can."""
+    if row.name == "vllm" and not has_gpu:  # first: nobody should fetch 10 GB for nothing
+        return "vLLM needs an NVIDIA GPU, and this machine shows none", 'use engine "openai" with a vLLM server\'s urls'
     if not python:
         return f"no interpreter here has {row.package}", row.install_line
     if row.package and not Path(python).exists():
@@ -77,9 +85,7 @@ def _trouble(row: roster.EngineRow, python: str, sites: tuple[Path, ...], *, has
         return f"{python} has no {row.package}", row.install_line
     if "torch" in row.distributions and (found := next(filter(None, map(preflight.torchvision_trouble, sites)), "")):
         needs_it = "torchvision" in row.distributions
-        return found, "install both from one channel" if needs_it else preflight.TORCHVISION_ADVICE
-    if row.name == "vllm" and not has_gpu:
-        return "vLLM needs an NVIDIA GPU, and this machine shows none", 'use engine "openai" with a vLLM server\'s urls'
+        return found, _BOTH if needs_it else preflight.TORCHVISION_ADVICE
     return "", ""
 
 

@@ -96,6 +96,8 @@ _AUTO: Final = {
     "rerank": ("infinity", "sentence_transformers"),
     "speech": ("whisper",),
 }
+#: What models can be for.
+KINDS: Final = tuple(_AUTO)
 #: Architectures (config.json) of colpali-engine's own format; sentence-transformers cannot read them.
 _COLPALI_FAMILY: Final = (
     "ColPali",

@@ -181,6 +181,18 @@ def test_the_command_lists_all_engines_as_json_and_as_lines(tmp_path, capsys, mo
     assert main(["engines", "list"]) == 0
     lines = capsys.readouterr().out
     assert all(name in lines for name in roster.ENGINES)
+    assert max(map(len, lines.splitlines())) <= 120 + len(str(tmp_path))  # paths are not broken
+    taken = lines.partition('engine = "auto"')[2]
+    assert [line.split()[0] for line in taken.splitlines()[1:]] == list(roster.KINDS)
+    for one in found:
+        if not one["is_usable"]:
+            assert f"why: {one['reason'].split()[0]}" in lines
+
+
+def test_every_kind_of_model_is_told_in_a_newcomers_words():
+    from msearchd.cli.engines import _MEANING
+
+    assert _MEANING.keys() == set(roster.KINDS)
 
 
 # -- installing
