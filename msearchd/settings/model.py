@@ -58,7 +58,7 @@ class WatchSettings(_Section):
     )
     types: tuple[TypeWord, ...] = Field(
         default=(),
-        description="Index only these types, told by name: text, document, image, audio, video, or extensions such as .pdf; none: all.",
+        description="Index only these types, told by name: text, document, image, audio, video, or .pdf and the like; none: all.",
     )
     exclude_types: tuple[TypeWord, ...] = Field(
         default=(), description="Leave out files of these types, written in the same way."
