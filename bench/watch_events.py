@@ -216,8 +216,9 @@ async def _moved_tree(root: Path, report: Report, watcher, memory: MemoryTree) -
     for number in range(5):
         before, began = exact_cpu_s(watcher), time.perf_counter()
         (root / f"tree{'-' * number}").rename(root / f"tree{'-' * (number + 1)}")
-        while len(memory.of(TreeMoved)) <= number:
-            await asyncio.sleep(0.001)
+        async with asyncio.timeout(60):
+            while len(memory.of(TreeMoved)) <= number:
+                await asyncio.sleep(0.001)
         waits.append((time.perf_counter() - began) * 1000)
         cpu.append((exact_cpu_s(watcher) - before) * 1000)
         await watcher.sync(deadline_s=60)

@@ -117,8 +117,8 @@ class Resolver:
             new_dirs |= {paths.join(look.path, name) for name in diff.new_dirs}
             out.left += [(root, paths.join(look.path, n)) for n, e in look.entries.items() if e.kind != "dir"]
         moved: list[bytes] = []
-        for listing in seen.listings:  # parents first
-            if any(paths.is_below(listing.path, top) for top in moved):
+        for listing in seen.listings:  # parents first, each with all below it: only the last tree can hold this one
+            if moved and paths.is_below(listing.path, moved[-1]):
                 continue  # scanned with the tree that moved, under its new name
             at = direct.get(listing.path)
             known_dir = await self._known.directory(root, listing.path)
@@ -203,5 +203,6 @@ def _drop_below(found: Found, root: RootId, moved: Sequence[bytes]) -> None:
     """Forget what was found below trees that moved: it was compared under a name that nothing is known by yet."""
     if not moved:
         return
-    for place in [p for p in found.appeared if p[0] == root and any(paths.is_below(p[1], top) for top in moved)]:
+    tops = frozenset(moved)
+    for place in [p for p in found.appeared if p[0] == root and not tops.isdisjoint(paths.ancestors(p[1]))]:
         del found.appeared[place]

@@ -83,6 +83,8 @@ def _is_deletion(flags: int) -> bool:
 
 
 def _rest_s(delays: Delays, flags: int) -> float:
+    if flags & hints.GONE and flags & hints.MOVED and flags & hints.DIR:
+        return max(delays.closed_s, delays.tree_s)  # never before its new place, which rests for tree_s: it moved then
     if flags & (hints.CLOSED | hints.MOVED):
         return delays.closed_s
     if flags & hints.CREATED:

@@ -53,6 +53,13 @@ def test_each_kind_of_hint_rests_for_its_own_time(flags, expected_s):
     assert [s.path for s in out] == [b"a"]
 
 
+def test_the_old_place_of_a_moved_folder_never_rests_shorter_than_its_new_one():
+    settler = Settler(Delays(closed_s=0.001))
+    settler.observe(hint(b"old", hints.GONE | hints.MOVED | hints.DIR), now=10.0)
+    settler.observe(hint(b"new", hints.MOVED | hints.DIR, rec=True), now=10.0)
+    assert [s.path for s in when_due(settler, start=10.0)[1]] == [b"new", b"old"]
+
+
 def test_a_new_hint_starts_the_rest_anew():
     settler = Settler()
     for now in (0.0, 0.15, 0.3, 0.45):
