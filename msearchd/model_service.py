@@ -218,6 +218,7 @@ class ModelService:
             health=self._tell_health,
             deadline_s=settings.request_timeout_s * 5,
             decode_picture=self._pictures.read,
+            decode_sound=self._pictures.hear,
         )
         self._server = ControlServer(
             None, None, gateway=gateway, network=network(order.address, token=_key_of(order)), grace_s=_DRAIN_S

@@ -6,7 +6,7 @@ import struct
 
 from msearchd import errors
 from msearchd.control.gateway import GatewayHealth
-from msearchd.domain.sample import Picture
+from msearchd.domain.sample import Picture, Sound
 from msearchd.domain.space import Vectors
 from msearchd.gateway.service import ModelGateway
 from msearchd.settings.model import EmbeddingModel, InferenceSettings
@@ -16,7 +16,13 @@ DIM = 8
 
 def vector(sample):
     """A unit vector, the same for the same sample."""
-    raw = sample.rgb if isinstance(sample, Picture) else sample.encode("utf-8", "replace")
+    raw = (
+        sample.rgb
+        if isinstance(sample, Picture)
+        else sample.pcm
+        if isinstance(sample, Sound)
+        else sample.encode("utf-8", "replace")
+    )
     numbers = [byte - 127.5 for byte in hashlib.sha256(raw).digest()[:DIM]]
     norm = math.sqrt(sum(number * number for number in numbers))
     return struct.pack(f"<{DIM}f", *(number / norm for number in numbers))
@@ -59,6 +65,7 @@ class WordsPool:
 MODELS = (
     EmbeddingModel(name="words", source="acme/words-v1"),
     EmbeddingModel(name="pictures", source="acme/clip", serves="image"),
+    EmbeddingModel(name="sounds", source="acme/clap", serves="audio"),
     EmbeddingModel(name="judge", source="acme/judge", serves="rerank"),
     EmbeddingModel(name="scribe", source="acme/scribe", serves="speech"),
 )
@@ -71,11 +78,24 @@ async def decode(content):
     return Picture(1, 1, content[3:6])
 
 
+async def hear(content, mime):
+    """A sound file of ours: b"SND"; its samples are its name."""
+    if content[:3] != b"SND":
+        raise errors.BadAsset("the sound is damaged", hint="send another")
+    return Sound(48_000, mime.encode() + content[3:])
+
+
 def words_gateway(pool=None, *, models=MODELS, health=None, **options):
     async def well():
         return GatewayHealth(status="ok")
 
     settings = InferenceSettings(models=models, text_model="words", rerank_model="judge")
     return ModelGateway(
-        pool or WordsPool(), settings, health=health or well, deadline_s=30, decode_picture=decode, **options
+        pool or WordsPool(),
+        settings,
+        health=health or well,
+        deadline_s=30,
+        decode_picture=decode,
+        decode_sound=hear,
+        **options,
     )

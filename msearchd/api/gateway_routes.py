@@ -52,7 +52,7 @@ async def _health(call: Call) -> Answer:
 
 
 GATEWAY_ROUTES: Final = (
-    Row(method="POST", path="/v1/embeddings", name="createEmbeddings", summary="Texts or pictures into vectors.",
+    Row(method="POST", path="/v1/embeddings", name="createEmbeddings", summary="Texts, pictures or sounds into vectors.",
         handler=_embeddings, body=gateway.EmbeddingsRequest, reply=gateway.EmbeddingsReply, statuses=_MISSING,
         waits=True, base="", dialect=Dialect.OPENAI, max_body_bytes=_MAX_BODY_BYTES),
     Row(method="POST", path="/v1/rerank", name="rerank", summary="Documents in the order of their relevance to a query.",

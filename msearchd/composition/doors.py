@@ -48,6 +48,7 @@ def _gateway(life: Life, children: Children) -> ModelGateway:
         health=health,
         deadline_s=settings.inference.request_timeout_s * _BATCHES_OF_A_REQUEST,
         decode_picture=pictures.read,
+        decode_sound=pictures.hear,
     )
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from msearchd.control.types import INTEGRAL, Count, Int, Reply, Request, Text
 
@@ -29,19 +29,43 @@ def _no_tokens(value: Any) -> Any:
             "tokens are not taken, as each model has its own: send text (LangChain: check_embedding_ctx_length=False)"
         )
         raise ValueError(message)  # noqa: TRY004 - pydantic reports a ValueError and crashes on a TypeError
-    return [value] if isinstance(value, str) else value
+    return [value] if isinstance(value, str | dict) else value
+
+
+class InputObject(_Lenient):
+    """An input that says what it is: one of the three. Pictures and sounds are data: URIs or their base64 alone."""
+
+    text: str | None = None
+    image: str | None = None
+    audio: str | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if len(self._given()) != 1:
+            message = 'an input object has one of "text", "image" and "audio"'
+            raise ValueError(message)
+        return self
+
+    @property
+    def said(self) -> tuple[str, str]:
+        """("text" | "image" | "audio", its value)."""
+        return self._given()[0]
+
+    def _given(self) -> list[tuple[str, str]]:
+        each = (("text", self.text), ("image", self.image), ("audio", self.audio))
+        return [(kind, value) for kind, value in each if value is not None]
 
 
 _INPUT = (
-    "One text or a list of them. For a model that serves images also pictures as data: URIs"
-    " (data:image/png;base64,...). Token lists are refused."
+    "One text or a list of them. For a model that serves images or audio also pictures and sounds (of at most 10 s) as data: URIs"
+    ' (data:image/png;base64,...), as strings or as objects {"image": ...}, {"audio": ...}, {"text": ...}. Nothing is fetched:'
+    " paths and URLs are not opened. Token lists are refused."
 )
+_List = Annotated[list[str | InputObject], Field(min_length=1, max_length=MAX_INPUTS)]
 Inputs = Annotated[
-    list[str],
+    list[str | InputObject],
     Field(min_length=1, max_length=MAX_INPUTS),
-    BeforeValidator(
-        _no_tokens, json_schema_input_type=str | Annotated[list[str], Field(min_length=1, max_length=MAX_INPUTS)]
-    ),
+    BeforeValidator(_no_tokens, json_schema_input_type=str | InputObject | _List),
     Field(description=_INPUT),
 ]
 ModelName = Annotated[
@@ -52,7 +76,7 @@ InputType = Literal["query", "search_query", "document", "search_document", "pas
 
 
 class EmbeddingsRequest(_Lenient):
-    """Texts (or pictures) to embed."""
+    """Texts (or pictures, or sounds) to embed."""
 
     input: Inputs
     model: ModelName = ""
@@ -64,7 +88,8 @@ class EmbeddingsRequest(_Lenient):
     ] = None
     input_type: Annotated[InputType | None, Field(description=_AS)] = "document"
     modality: Annotated[
-        Literal["text", "image"] | None, Field(description="What the inputs are; absent: data: URIs are pictures.")
+        Literal["text", "image", "audio"] | None,
+        Field(description="What the inputs that are strings are; absent: data: URIs are what they say."),
     ] = None
 
 

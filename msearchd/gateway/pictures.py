@@ -1,16 +1,17 @@
-"""Pictures of requests into pixels, in a child process with limits: started by the first, gone after a minute of rest.
+"""Pictures and sounds of requests decoded, in a child process with limits: started by the first, gone after a minute of rest.
 
-In: a picture file's bytes. Out: Picture. One is decoded at a time. Daemon side; imports no decoder.
+In: a file's bytes. Out: Picture, Sound. One is decoded at a time. Daemon side; imports no decoder.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final
 
 from msearchd import errors
-from msearchd.aio.child import ChildSpec, DeadlineExpired, KeptChild, Limits, LinkLost
-from msearchd.domain.sample import Picture
+from msearchd.aio.child import ChildSpec, DeadlineExpired, KeptChild, Limits, LinkLost, Reply
+from msearchd.domain.sample import Picture, Sound
 from msearchd.media.client import read_rules
 from msearchd.settings.model import ExtractSettings
 
@@ -35,13 +36,13 @@ class PictureReader:
 
     async def read(self, content: bytes) -> Picture:
         """Upright RGB pixels. Raises BadAsset: damaged, too large, too slow, or it ends its decoder; Misconfigured."""
-        async with self._turn:
-            if self._rest is not None:
-                self._rest.cancel()
-            try:
-                return await self._decoded(content)
-            finally:
-                self._rest = asyncio.get_running_loop().call_later(_REST_S, self._end)
+        reply = await self._decoded("decode", {}, content)
+        return Picture(int(reply.args["width"]), int(reply.args["height"]), bytes(reply.body))
+
+    async def hear(self, content: bytes, mime: str) -> Sound:
+        """Mono samples of a sound of at most 10 s; *mime* as its sender calls it. Raises as `read`, and without ffmpeg."""
+        reply = await self._decoded("hear", {"mime": mime}, content)
+        return Sound(int(reply.args["rate"]), bytes(reply.body))
 
     async def close(self) -> None:
         """End the child."""
@@ -51,19 +52,26 @@ class PictureReader:
             await asyncio.gather(self._ending, return_exceptions=True)
         await self._child.stop()
 
-    async def _decoded(self, content: bytes) -> Picture:
+    async def _decoded(self, op: str, args: Mapping[str, str], content: bytes) -> Reply:
+        async with self._turn:
+            if self._rest is not None:
+                self._rest.cancel()
+            try:
+                return await self._answer(op, args, content)
+            finally:
+                self._rest = asyncio.get_running_loop().call_later(_REST_S, self._end)
+
+    async def _answer(self, op: str, args: Mapping[str, str], content: bytes) -> Reply:
         for is_last in (False, True):
             try:
-                reply = await self._child.call("decode", body=content, deadline_s=self._deadline_s)
+                return await self._child.call(op, args, content, deadline_s=self._deadline_s)
             except DeadlineExpired as error:
                 message = f"decoding it took longer than {self._deadline_s:g} s"
-                raise errors.BadAsset(message, hint="send a smaller picture") from error
+                raise errors.BadAsset(message, hint="send a smaller one") from error
             except LinkLost as error:
                 if is_last:  # the first time anybody may have killed it
                     message = "it ended its decoder twice"
-                    raise errors.BadAsset(message, hint="send another picture") from error
-            else:
-                return Picture(int(reply.args["width"]), int(reply.args["height"]), bytes(reply.body))
+                    raise errors.BadAsset(message, hint="send another") from error
         raise AssertionError  # not reached
 
     def _end(self) -> None:

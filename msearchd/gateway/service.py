@@ -25,20 +25,23 @@ from msearchd.control.gateway import (
     ServedModels,
     Usage,
 )
-from msearchd.domain.sample import Picture, Sample
+from msearchd.domain.sample import Picture, Sample, Sound
 from msearchd.domain.space import ModelKey, Vectors
 from msearchd.gateway.gather import Gatherer
-from msearchd.gateway.inputs import EncodedPicture, is_small, understood
+from msearchd.gateway.inputs import EncodedPicture, EncodedSound, Understood, is_small, understood
 from msearchd.gateway.vectors import shortened
 from msearchd.inference.pool import Lane, Role
 from msearchd.settings.model import EmbeddingModel, InferenceSettings
 
 Health = Callable[[], Awaitable[GatewayHealth]]
 DecodePicture = Callable[[bytes], Awaitable[Picture]]
+#: A sound file's bytes, and what its sender calls it.
+DecodeSound = Callable[[bytes, str], Awaitable[Sound]]
 
 _QUERY: Final = frozenset({"query", "search_query"})
 _EMBEDS: Final = frozenset({"text", "image", "audio", "page"})
-_SEES: Final = frozenset({"image", "page"})
+#: What a model takes beside text, by what it serves. Some page models hear too: the others say so when they are asked.
+_TAKES: Final = {"image": {"image"}, "audio": {"audio"}, "page": {"image", "audio"}}
 #: Vectors cut before the loop turns once more: about a millisecond's worth.
 _CUT_AT_ONCE: Final = 16
 
@@ -70,6 +73,7 @@ class ModelGateway:
         health: Health,
         deadline_s: float,
         decode_picture: DecodePicture | None = None,
+        decode_sound: DecodeSound | None = None,
     ) -> None:
         self._pool = pool
         self._gatherer = Gatherer(pool)
@@ -77,6 +81,7 @@ class ModelGateway:
         self._health = health
         self._deadline_s = deadline_s
         self._decode_picture = decode_picture
+        self._decode_sound = decode_sound
         self._created_s = int(time.time())
 
     async def health(self) -> GatewayHealth:
@@ -96,7 +101,7 @@ class ModelGateway:
         if model.serves not in _EMBEDS:
             message = f"the model {model.name!r} serves {model.serves}, it does not embed"
             raise errors.BadRequest(message, hint="GET /v1/models says what each serves")
-        inputs = understood(request.input, modality=request.modality, serves_images=model.serves in _SEES)
+        inputs = understood(request.input, modality=request.modality, takes=_TAKES.get(model.serves, ()))
         lane = Lane.INTERACTIVE if is_small(inputs) else Lane.BULK
         role = Role.QUERY if request.input_type in _QUERY else Role.DOCUMENT
         found = await self._embedded(inputs, model=ModelKey(model.name), role=role, lane=lane)
@@ -150,15 +155,12 @@ class ModelGateway:
         message = f"the model {wanted!r} does not exist (there is: {names})"
         raise errors.NotFound(message, hint="GET /v1/models lists the models")
 
-    async def _embedded(
-        self, inputs: Sequence[str | EncodedPicture], *, model: ModelKey, role: Role, lane: Lane
-    ) -> Embeddings:
-        """Texts and pictures apart, as a call has samples of one kind; then together again, in their order."""
-        texts = [index for index, one in enumerate(inputs) if isinstance(one, str)]
-        pictures = [index for index, one in enumerate(inputs) if isinstance(one, EncodedPicture)]
+    async def _embedded(self, inputs: Sequence[Understood], *, model: ModelKey, role: Role, lane: Lane) -> Embeddings:
+        """Texts, pictures and sounds apart, as a call has samples of one kind; then together again, in their order."""
         rows: dict[int, bytes | memoryview] = {}
         dim, is_multi, tokens = 0, False, 0
-        for places in (texts, pictures):
+        for kind in (str, EncodedPicture, EncodedSound):
+            places = [index for index, one in enumerate(inputs) if isinstance(one, kind)]
             if not places:
                 continue
             samples = [await self._sample(inputs[index], index=index) for index in places]
@@ -174,17 +176,20 @@ class ModelGateway:
             return await self._gatherer.embed(texts, model=model, role=role, lane=lane, deadline_s=self._deadline_s)
         return await self._pool.embed(samples, model=model, role=role, lane=lane, deadline_s=self._deadline_s)
 
-    async def _sample(self, one: str | EncodedPicture, *, index: int) -> Sample:
+    async def _sample(self, one: Understood, *, index: int) -> Sample:
         if isinstance(one, str):
             return one
-        if self._decode_picture is None:
-            message = "pictures cannot be decoded here"
-            raise errors.Misconfigured(message, key="engine:pictures", hint="type: pip install 'msearchd[documents]'")
+        is_sound = isinstance(one, EncodedSound)
         try:
-            return await self._decode_picture(one.content)
+            if isinstance(one, EncodedSound) and self._decode_sound is not None:
+                return await self._decode_sound(one.content, one.mime)
+            if isinstance(one, EncodedPicture) and self._decode_picture is not None:
+                return await self._decode_picture(one.content)
         except errors.BadAsset as error:
-            message = f"input {index} is no picture that can be read: {error}"
+            message = f"input {index} is no {'sound' if is_sound else 'picture'} that can be read: {error}"
             raise errors.BadRequest(message, hint=error.hint) from error
+        message = f"{'sounds' if is_sound else 'pictures'} cannot be decoded here"
+        raise errors.Misconfigured(message, key="engine:pictures", hint="type: pip install 'msearchd[documents]'")
 
     async def _cut(self, found: Embeddings, *, dimensions: int) -> Embeddings:
         if found.is_multi:

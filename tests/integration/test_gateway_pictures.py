@@ -3,11 +3,14 @@
 import asyncio
 import io
 import os
+import shutil
 import signal
 import struct
 import zlib
 
 import pytest
+from media_sounds import encoded as encoded_sound
+from media_sounds import write_tone
 from PIL import Image
 
 from msearchd import errors
@@ -93,3 +96,26 @@ async def test_the_pixel_limit_of_the_settings_holds():
             await small.read(encoded(Image.new("RGB", (2000, 1000)), "JPEG"))
     finally:
         await small.close()
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+class TestSounds:
+    @pytest.mark.parametrize(
+        ("ending", "mime"), [("wav", ""), ("flac", ""), ("mp3", "audio/mpeg"), ("m4a", "audio/mp4")]
+    )
+    async def test_a_sound_is_heard_whole_at_the_rate_of_models(self, reader, tmp_path, ending, mime):
+        tone = write_tone(tmp_path / "tone.wav", seconds=3)
+        path = tone if ending == "wav" else encoded_sound(tone, tmp_path / f"tone.{ending}")
+        heard = await reader.hear(path.read_bytes(), mime)
+        assert heard.rate == 48_000
+        assert heard.duration_ms == pytest.approx(3_000, abs=100)
+
+    async def test_a_sound_of_ten_seconds_is_heard_and_a_longer_one_refused(self, reader, tmp_path):
+        assert (await reader.hear(write_tone(tmp_path / "a.wav", seconds=10).read_bytes(), "")).duration_ms == 10_000
+        with pytest.raises(errors.BadAsset, match="longer than 10 s"):
+            await reader.hear(write_tone(tmp_path / "b.wav", seconds=12).read_bytes(), "")
+
+    @pytest.mark.parametrize("content", [b"RIFF" + bytes(200), b"#EXTM3U\nhttp://127.0.0.1/x", b"x", os.urandom(500)])
+    async def test_what_is_no_sound_is_refused_in_a_sentence(self, reader, content):
+        with pytest.raises(errors.BadAsset):
+            await reader.hear(content, "audio/mpeg")

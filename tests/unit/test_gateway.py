@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from msearchd import errors
 from msearchd.control.gateway import EmbeddingsRequest, RerankRequest
-from msearchd.domain.sample import Picture
+from msearchd.domain.sample import Picture, Sound
 from msearchd.gateway.inputs import EncodedPicture, is_small, understood
 from msearchd.gateway.vectors import packed, shortened
 from msearchd.inference.pool import Lane, Role
@@ -49,7 +49,9 @@ async def test_a_model_is_meant_by_name_by_source_or_by_default():
 
 
 async def test_an_unknown_model_is_told_with_the_names_there_are():
-    with pytest.raises(errors.NotFound, match=r"'ada' does not exist \(there is: words, pictures, judge, scribe\)"):
+    with pytest.raises(
+        errors.NotFound, match=r"'ada' does not exist \(there is: words, pictures, sounds, judge, scribe\)"
+    ):
         await words_gateway().embed(request(model="ada", input="x"))
 
 
@@ -77,7 +79,7 @@ def test_token_lists_are_refused_in_a_sentence(tokens):
         request(input=tokens)
 
 
-@pytest.mark.parametrize("wrong", [[], [None], None, 5, {"text": "x"}, ["x"] * 2049])
+@pytest.mark.parametrize("wrong", [[], [None], None, 5, {"texts": "x"}, ["x"] * 2049])
 def test_what_is_no_text_is_refused(wrong):
     with pytest.raises(ValidationError):
         request(input=wrong)
@@ -171,7 +173,7 @@ async def test_a_data_uri_is_a_text_for_a_model_that_sees_nothing():
 )
 def test_what_is_no_picture_is_refused_in_a_sentence(uri, sentence):
     with pytest.raises(errors.BadRequest, match=f"input 1 .*{sentence}"):
-        understood([RED, uri], modality="image", serves_images=True)
+        understood([RED, uri], modality="image", takes={"image"})
 
 
 async def test_a_picture_that_cannot_be_decoded_is_the_callers_mistake():
@@ -187,8 +189,57 @@ async def test_a_model_that_sees_nothing_refuses_pictures():
 
 @given(st.text())
 def test_a_text_is_never_opened_as_a_path_or_url(text):
-    if text[:11].lower() != "data:image/":
-        assert understood([text], modality=None, serves_images=True) == [text]
+    if text[:11].lower() not in {"data:image/", "data:audio/"}:
+        assert understood([text], modality=None, takes={"image", "audio"}) == [text]
+
+
+@given(
+    st.text(),
+    st.sampled_from(["data:audio/wav;base64,UklGRg==", "data:image/png;base64,AAAA", "data:,x", "/etc/passwd"]),
+)
+def test_for_a_model_of_text_everything_is_text(text, start):
+    assert understood([start + text], modality=None, takes=()) == [start + text]
+
+
+SOUND = "data:audio/mpeg;base64," + base64.b64encode(b"SND\x00\x00").decode()
+
+
+async def test_texts_and_sounds_share_a_request_and_keep_their_places():
+    pool = WordsPool()
+    found = await words_gateway(pool).embed(request(model="sounds", input=["rain", SOUND, {"audio": SOUND}]))
+    rain = Sound(48_000, b"audio/mpeg\0\0")
+    assert [bytes(row) for row in found.rows] == [vector("rain"), vector(rain), vector(rain)]
+
+
+async def test_an_object_says_what_an_input_is():
+    bare = RED.partition(",")[2]
+    inputs = [{"text": RED}, {"image": RED}, {"image": bare}, RED]
+    found = await words_gateway().embed(request(model="pictures", input=inputs))
+    red = vector(Picture(1, 1, b"\xff\x00\x00"))
+    assert [bytes(row) for row in found.rows] == [vector(RED), red, red, red]
+    assert request(input={"text": "one"}).input[0].said == ("text", "one")
+
+
+@pytest.mark.parametrize(
+    ("model", "wrong", "sentence"),
+    [
+        ("words", {"audio": SOUND}, "does not serve audio"),
+        ("pictures", {"audio": SOUND}, "does not serve audio"),
+        ("sounds", {"image": RED}, "does not serve images"),
+        ("sounds", {"audio": "https://example.org/rain.mp3"}, "does not begin with data:audio/"),
+        ("sounds", {"audio": RED}, "does not begin with data:audio/"),
+        ("sounds", {"audio": base64.b64encode(b"nonsense").decode()}, "is no sound that can be read"),
+    ],
+)
+async def test_an_object_that_the_model_does_not_take_is_refused_in_a_sentence(model, wrong, sentence):
+    with pytest.raises(errors.BadRequest, match=sentence):
+        await words_gateway().embed(request(model=model, input=["x", wrong]))
+
+
+@pytest.mark.parametrize("wrong", [{}, {"text": "a", "image": RED}, {"video": "x"}, {"image": 3}])
+def test_an_object_of_no_or_two_kinds_is_refused(wrong):
+    with pytest.raises(ValidationError):
+        request(input=[wrong])
 
 
 def test_one_picture_is_small_and_two_are_not():
