@@ -162,7 +162,8 @@ class Rules:
 
         One that is seen to have no ignore files has that of the folder above: nothing is read or remembered of it.
         """
-        return self._chain(path if has_ignore_files or not path else paths.parent(path)).salt
+        at = path if has_ignore_files or not path else path.rpartition(b"/")[0]
+        return (self._chains.get(at) or self._chain(at)).salt
 
     def check_path(self, path: bytes, *, is_dir: bool) -> Rule | None:
         """The rule that leaves *path* out, be it by its own name or by a folder above it."""

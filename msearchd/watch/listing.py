@@ -28,8 +28,6 @@ Row = tuple[str, int, int, int, int]
 _TRIES: Final = 3
 _SPAN: Final = 1 << 64
 _HALF: Final = 1 << 63
-#: The name of every ignore file begins so.
-_DOT: Final = "."
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +87,16 @@ def list_folder(
     return listing
 
 
-def signature(rows: Sequence[Row], subdirs: Sequence[str], salt: bytes = b"") -> int:
+def signature(names: Sequence[str], numbers: Sequence[int], subdirs: Sequence[str], salt: bytes = b"") -> int:
     """Signed 64-bit hash of a directory's entries, never 0 (XXH3). *salt*: what else must be equal, the rules.
 
+    *numbers*: size, mtime_ns, ctime_ns and inode of each of *names*, in the order in which the directory gives them. That
+    is the same while nothing in it changes; where a file system says otherwise, its folders are compared name by name.
     Equal signatures: nothing to compare. No defence against somebody who forges one: he would hide his own files.
     """
-    # Version 2 of marshal: later ones write an object differently when something else holds it too.
-    value = xxh3_64_intdigest(marshal.dumps((salt, sorted(rows), sorted(subdirs)), 2))
+    # Version 2 of marshal: later ones write an object differently when something else holds it too. A name has no NUL.
+    text = "\0".join([*names, "", *subdirs]).encode("utf-8", "surrogateescape")
+    value = xxh3_64_intdigest(marshal.dumps((salt, text, numbers), 2))
     return (value - _SPAN if value >= _HALF else value) or 1
 
 
@@ -105,9 +106,10 @@ def if_unchanged(path: bytes, fd: int, rules: Rules, expected: int) -> Unchanged
     Excluded entries are part of it: no rule is asked for a file. None: list it as a whole. Raises OSError.
     """
     status = os.fstat(fd)
-    rows: list[Row] = []
+    names: list[str] = []
+    numbers: list[int] = []
     subdirs: list[str] = []
-    add = rows.append
+    add = names.append
     with os.scandir(fd) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
@@ -117,28 +119,21 @@ def if_unchanged(path: bytes, fd: int, rules: Rules, expected: int) -> Unchanged
                 seen = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 return None
-            add((entry.name, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino))
-    rows.sort()
-    if signature(rows, subdirs, rules.salt(path, has_ignore_files=_has_ignore_files(rows, subdirs))) != expected:
+            add(entry.name)
+            numbers += (seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)
+    # First as nearly every folder is, without ignore files. One that has some never has the number of one that has none.
+    if signature(names, numbers, subdirs, rules.salt(path, has_ignore_files=False)) != expected and (
+        (CONTROL_NAMES.isdisjoint(names) and CONTROL_NAMES.isdisjoint(subdirs))
+        or signature(names, numbers, subdirs, rules.salt(path)) != expected
+    ):
         return None
     kept: list[bytes] = []
     if subdirs:
         check = rules.folder(path).check
         kept = [os.fsencode(name) for name in subdirs if check(name, is_dir=True) is None]
     return Unchanged(
-        path, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, expected, kept, len(rows), bool(rows or subdirs)
+        path, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, expected, kept, len(names), bool(names or subdirs)
     )
-
-
-def _has_ignore_files(rows: Sequence[Row], subdirs: Sequence[str]) -> bool:
-    """*rows* sorted: names before and among those with a dot in front are few."""
-    for row in rows:
-        name = row[0]
-        if name[0] > _DOT:
-            break
-        if name in CONTROL_NAMES:
-            return True
-    return bool(subdirs) and not CONTROL_NAMES.isdisjoint(subdirs)
 
 
 def _list_once(
@@ -148,7 +143,8 @@ def _list_once(
     status = os.fstat(fd)
     stamps: list[Stamp] = []
     rows: list[Row] = []
-    everything: list[Row] = []
+    names: list[str] = []
+    numbers: list[int] = []
     left: dict[bytes, str] = {}
     subdirs: list[str] = []
     kept: list[bytes] = []
@@ -167,7 +163,8 @@ def _list_once(
             except FileNotFoundError:
                 continue  # it went while we read; its hint is on the way
             row = (name, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)
-            everything.append(row)
+            names.append(name)
+            numbers += row[1:]
             if name in CONTROL_NAMES:
                 stamps.append((name, seen.st_size, seen.st_mtime_ns, seen.st_ino))
             if rules.check(name, is_dir=False) is not None or not stat.S_ISREG(seen.st_mode):
@@ -177,12 +174,12 @@ def _list_once(
                 left[os.fsencode(name)] = reason
                 row = (*row[:4], 0)
             rows.append(row)
-    excluded = len(subdirs) - len(kept) + len(everything) - len(rows)
+    excluded = len(subdirs) - len(kept) + len(names) - len(rows)
     # What is left alone for a reason is judged anew each time: not every reason shows in a stat.
     salt = rules.salt if not left else hashlib.blake2b(repr(sorted(left.items())).encode(), key=rules.salt).digest()
     listing = Listing(
         path, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_dev, rows, left, kept,
-        signature(everything, subdirs, salt), entered, excluded, held, file_count=len(rows),
+        signature(names, numbers, subdirs, salt), entered, excluded, held, file_count=len(rows),
     )  # fmt: skip
     return listing, stamps
 

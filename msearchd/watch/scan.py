@@ -11,6 +11,7 @@ import asyncio
 import functools
 import time
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from msearchd.domain.asset import KnownDir, RootId, StatFingerprint
@@ -121,18 +122,16 @@ class Scanner:
         if not job.stack:
             return True
         known = await self._known_of(job.root, job.stack[-job.slice_dirs :])
-        expected = {path: row.signature for path, row in known.items() if row is not None}
-        slice_ = await self._on_disk(job.context, functools.partial(_read_slice, job, expected))
+        slice_ = await self._on_disk(job.context, functools.partial(_read_slice, job, known))
         # What could not be read in time is asked for again.
-        job.slice_dirs = min(_SLICE_DIRS, len(slice_) + len(slice_) // 4 + 16)
-        found = Found()
-        for result in slice_:
-            known_dir = known.get(result.path)
-            if not isinstance(result, Unchanged):
-                await self._take(job, out, found, result, known_dir)
-            elif known_dir is not None:
-                _pass_by(job, found, result, known_dir)
-        out.readable.update([(job.root, result.path) for result in slice_ if isinstance(result, Unchanged)])
+        job.slice_dirs = min(_SLICE_DIRS, slice_.count + slice_.count // 4 + 16)
+        found = Found(scanned=slice_.stamps)
+        out.readable.update(slice_.unchanged)
+        job.dirs += len(slice_.unchanged)
+        job.files += slice_.unchanged_files
+        job.stack += slice_.below
+        for result in slice_.others:
+            await self._take(job, out, found, result, known.get(result.path))
         out.take_from(found)
         moves = await self._moves_from_held(job, found)
         changes = in_order(found, extra_moves=moves)
@@ -219,36 +218,52 @@ def vanished_as_hints(job: ScanJob, *, now: float) -> list[Settled]:
     ]
 
 
-def _read_slice(job: ScanJob, expected: Mapping[bytes, int]) -> list[Listing | Unchanged | NotListed]:
+@dataclass(slots=True)
+class _Slice:
+    """What one slice read. Of folders in which nothing changed, nearly all, only sums and what follows are left."""
+
+    others: list[Listing | NotListed] = field(default_factory=list)
+    unchanged: list[tuple[RootId, bytes]] = field(default_factory=list)
+    unchanged_files: int = 0
+    below: list[bytes] = field(default_factory=list)
+    stamps: list[DirScanned] = field(default_factory=list)  # for those whose stored times cannot be believed at a start
+
+    @property
+    def count(self) -> int:
+        """Folders read."""
+        return len(self.others) + len(self.unchanged)
+
+
+def _read_slice(job: ScanJob, known: Mapping[bytes, KnownDir | None]) -> _Slice:
     """In the thread: list folders from the stack until the slice is used up. Children go on the stack afterwards."""
-    out: list[Listing | Unchanged | NotListed] = []
-    entries = 0
-    stack, limit = job.stack, job.slice_dirs
+    out = _Slice()
+    entries = count = 0
+    stack, limit, root = job.stack, job.slice_dirs, job.root
+    goes_down = job.kind != "quick"
     began = time.monotonic()
     until = began + _UNCHANGED_SLICE_S
-    with Walk(job.context, entered=None if job.kind == "quick" else job.entered) as walk:
+    with Walk(job.context, entered=job.entered if goes_down else None) as walk:
         # Depth first by slices: the stack stays as small as the widest level of one branch.
-        while stack and entries < _SLICE_ENTRIES and len(out) < limit and time.monotonic() < until:
+        while stack and entries < _SLICE_ENTRIES and count < limit and time.monotonic() < until:
             path = stack.pop()
-            result = walk.read(path, expected=expected.get(path, 0))
-            out.append(result)
-            if isinstance(result, Listing):
-                entries += result.file_count
-                until = began + _SLICE_S
+            row = known.get(path)
+            result = walk.read(path, expected=row.signature if row is not None else 0)
+            count += 1
+            if row is not None and isinstance(result, Unchanged):
+                out.unchanged.append((root, path))
+                out.unchanged_files += result.file_count
+                if not is_trusted(row, result):
+                    out.stamps.append(stamp_for(root, result))
+                if result.subdirs and goes_down:
+                    out.below += sorted([paths.join(path, name) for name in result.subdirs], reverse=True)
+                if not path:
+                    job.is_root_empty = not result.has_entries
+            elif not isinstance(result, Unchanged):
+                out.others.append(result)
+                if isinstance(result, Listing):
+                    entries += result.file_count
+                    until = began + _SLICE_S
     return out
-
-
-def _pass_by(job: ScanJob, found: Found, listing: Unchanged, known_dir: KnownDir) -> None:
-    """A folder in which nothing changed: nearly all of them, so this is short."""
-    job.dirs += 1
-    job.files += listing.file_count
-    path = listing.path
-    if not path:
-        job.is_root_empty = not listing.has_entries
-    if not is_trusted(known_dir, listing):
-        found.scanned.append(stamp_for(job.root, listing))
-    if listing.subdirs and job.kind != "quick":
-        job.stack += sorted([paths.join(path, name) for name in listing.subdirs], reverse=True)
 
 
 def _changed_stamps(context: RootContext, batch: list[tuple[bytes, KnownDir]]) -> list[bytes]:
