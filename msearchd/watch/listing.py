@@ -87,7 +87,7 @@ def list_folder(
     return listing
 
 
-def signature(names: Sequence[str], numbers: Sequence[int], subdirs: Sequence[str], salt: bytes = b"") -> int:
+def signature(names: Sequence[str], numbers: list[int], subdirs: Sequence[str], salt: bytes = b"") -> int:
     """Signed 64-bit hash of a directory's entries, never 0 (XXH3). *salt*: what else must be equal, the rules.
 
     *numbers*: size, mtime_ns, ctime_ns and inode of each of *names*, in the order in which the directory gives them. That
