@@ -30,7 +30,7 @@ def run_in(python: str, *arguments: object, **environment: str) -> str:
     quiet["INFINITY_HOME"] = str(Path(tempfile.gettempdir()) / "msearchd-test-infinity")
     command = [python, "-W", "ignore", *map(str, arguments)]
     done = subprocess.run(
-        command, env=os.environ | quiet | environment, capture_output=True, text=True, timeout=110, check=False
+        command, env=os.environ | quiet | environment, capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

@@ -16,7 +16,10 @@ from msearchd.inference.pool import Lane, Pool, Role
 from msearchd.settings.model import EmbeddingModel, InferenceSettings
 
 OMNI, PAGES = ModelKey("omni"), ModelKey("pages")
-pytestmark = pytest.mark.skipif(not PYTHON, reason="no environment has colpali-engine: type `make engines`")
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(not PYTHON, reason="no environment has colpali-engine: type `make engines`"),
+]
 
 
 def in_its_environment(*arguments: object) -> str:

@@ -18,6 +18,7 @@ from msearchd.inference.pool import Lane, Pool, Role
 from msearchd.inference.worker.engines import infinity_pages
 from msearchd.settings.model import EmbeddingModel, InferenceSettings
 
+pytestmark = pytest.mark.timeout(300)
 needs_infinity = pytest.mark.skipif(
     not has_pages(INFINITY), reason="infinity's environment has no colpali-engine: type `make infinity`"
 )

@@ -11,7 +11,7 @@ from index_audit import audit
 from models_home import models_home
 from tiny_models import drawings
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 needs_pages = pytest.mark.skipif(
     not page_models.has_pages(page_models.INFINITY),
     reason="infinity's environment has no colpali-engine: `make infinity`",
@@ -72,7 +72,7 @@ def test_a_pdf_is_found_by_its_page_images_and_stays_so_through_a_restart(page_f
         (home.files / "note.txt").write_text("no page at all")
         home.start()
         home.add(home.files)
-        home.sync()
+        home.sync(timeout_s=200)
         [space] = home.phases()
         assert home.samples() >= 4  # and one question later
         assert home.points() == 4
@@ -86,13 +86,13 @@ def test_a_pdf_is_found_by_its_page_images_and_stays_so_through_a_restart(page_f
         home.stop()
 
         home.start()
-        home.sync()
+        home.sync(timeout_s=200)
         assert home.samples() == 0
         assert (home.phases(), home.points()) == ({space: "serving"}, 4)
         assert pages_found(home) == found
         assert is_clean(home)
         (home.files / "scan.pdf").unlink()
-        home.sync()
+        home.sync(timeout_s=200)
         assert pages_found(home).keys() == {"three.pdf"}
         assert is_clean(home)
         home.stop()
@@ -105,7 +105,7 @@ def changes_and_comes_back(home, name, other, check, *, count):
     home.stop()
     home.models = ({**home.models[0], "source": str(other)},)
     home.start()
-    home.sync()
+    home.sync(timeout_s=200)
     [new] = home.phases().keys() - {old}
     assert home.phases() == {old: "serving", new: "waiting"}
     check()
@@ -161,7 +161,7 @@ def test_a_changed_image_model_is_switched_to_rolled_back_and_dropped(tiny_clip,
                 picture.save(home.files / f"{_COLOURS.index(caption)}{seed}.png")
         home.start()
         home.add(home.files)
-        home.sync()
+        home.sync(timeout_s=200)
 
         def what_it_shows_is_found():
             for number, caption in enumerate(_COLOURS):
@@ -181,7 +181,7 @@ def test_a_changed_page_model_is_switched_to_rolled_back_and_dropped(page_folder
         )
         home.start()
         home.add(home.files)
-        home.sync()
+        home.sync(timeout_s=200)
 
         def every_page_is_found():
             assert pages_found(home).keys() == {"three.pdf"}

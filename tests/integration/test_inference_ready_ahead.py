@@ -15,7 +15,8 @@ PAGES = ModelKey("pages")
 COUNT, SIZE = 27, (900, 1300)
 
 
-@pytest.mark.parametrize("engine", ["colpali", "infinity"])
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("engine", ["colpali", pytest.param("infinity", marks=pytest.mark.slow)])
 async def test_the_processor_works_while_the_device_does(engine, tmp_path):
     python = COLPALI if engine == "colpali" else INFINITY
     if not has_pages(python):
