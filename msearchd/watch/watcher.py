@@ -1,8 +1,7 @@
 """The watch service: sources → settler → resolver and scanner → ChangeSink.
 
-One task does one unit of work at a time (a batch of settled hints, or one slice of a scan): compare and apply are one
-step, so no two comparisons of the same folder ever cross. Hints go before scans; a scan of a million files delays a
-save by one slice. What a unit could not finish (disk full, store of changes busy) is asked for again.
+One task does one unit of work at a time (`Units`): a batch of settled hints, or one slice of a scan. Which is next is said
+here: hints go before scans; a scan of a million files delays a save by one slice.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -22,21 +21,22 @@ from msearchd.domain.asset import Root, RootId
 from msearchd.settings import WatchSettings
 from msearchd.watch import hints, paths, report
 from msearchd.watch.comparer import Comparer
-from msearchd.watch.disk import RootContext, RootUnreadable
+from msearchd.watch.disk import RootContext
 from msearchd.watch.disk_keeper import DiskKeeper
-from msearchd.watch.hints import Hint, NoCoverage
+from msearchd.watch.hints import NoCoverage
 from msearchd.watch.ignore import Rules
 from msearchd.watch.lane import DiskLane
 from msearchd.watch.ports import ChangeSink, KnownTree
-from msearchd.watch.resolver import Resolved, Resolver
+from msearchd.watch.resolver import Resolver
 from msearchd.watch.rests import Delays
 from msearchd.watch.root_keeper import RootKeeper
 from msearchd.watch.roots import kernel_folders_below
-from msearchd.watch.scan import ScanJob, ScanKind, Scanner, vanished_as_hints
+from msearchd.watch.scan import Scanner
 from msearchd.watch.scan_queue import ScanQueue
-from msearchd.watch.settler import Settled, Settler
+from msearchd.watch.settler import Settler
 from msearchd.watch.sources.choice import Sources
 from msearchd.watch.status import ScanSummary, Verdict, WatchStatus
+from msearchd.watch.units import Units
 from msearchd.watch.watched import Ticket, WatchedRoot
 
 log = structlog.get_logger(__name__)
@@ -46,8 +46,6 @@ _MISCONFIGURED_REST_S: Final = 5.0
 #: How often roots are tended: offline ones tried, online ones looked at. One lstat each.
 _TEND_EVERY_S: Final = 3.0
 _SYNC_ROUNDS: Final = 8
-#: How often an unfinished whole scan writes down where it stands: so much is walked twice after a kill.
-_CURSOR_EVERY_S: Final = 5.0
 
 
 class Watcher:
@@ -89,8 +87,6 @@ class Watcher:
         self._lane = DiskLane()
         self._disks = DiskKeeper(known, self._lane, state_dir / "roots.json", changed=self._tend_soon)
         comparer = Comparer(known, self._settler, fresh_s=settings.settle_modified_s, now=time.monotonic)
-        self._resolver = Resolver(known, comparer, self._lane.run)
-        self._scanner = Scanner(known, sink, comparer, self._lane.run)
         self._roots: dict[RootId, WatchedRoot] = {}
         self._scans = ScanQueue(notify=self._wake_up)
         self._keeper = RootKeeper(
@@ -104,13 +100,23 @@ class Watcher:
             lane=self._lane,
             disks=self._disks,
         )
+        self._units = Units(
+            self._roots,
+            settler=self._settler,
+            resolver=Resolver(known, comparer, self._lane.run),
+            scanner=Scanner(known, sink, comparer, self._lane.run),
+            scans=self._scans,
+            sink=sink,
+            keeper=self._keeper,
+            disks=self._disks,
+        )
         #: Held during a unit of work, so that a removed root is not spoken of afterwards.
         self._unit = asyncio.Lock()
         self._tickets: list[Ticket] = []
         self._wake = asyncio.Event()
         self._last_event_ms = 0
         self._is_scans_turn = False
-        self._tend_at = self._cursor_at = 0.0
+        self._tend_at = 0.0
 
     # -- public --------------------------------------------------------------------------------------------------------
 
@@ -254,13 +260,13 @@ class Watcher:
         # A burst makes hints without end, and the folders that it made wait: they take turns.
         is_scans_turn, self._is_scans_turn = self._is_scans_turn, not self._is_scans_turn
         if is_scans_turn and job is not None and job.kind == "live":
-            await self._step(job)
+            await self._units.step(job)
             return True
         if settled := self._settler.due(now=time.monotonic()):
-            await self._resolve(settled)
+            await self._units.resolve(settled)
             return True
         if job is not None:
-            await self._step(job)
+            await self._units.step(job)
             return True
         return False
 
@@ -289,103 +295,6 @@ class Watcher:
         self._tend_at = 0.0
         self._wake.set()
 
-    async def _resolve(self, settled: Sequence[Settled]) -> None:
-        """One batch of settled hints, applied. On failure they wait again."""
-        contexts = {r.root.id: r.context for r in self._roots.values() if r.is_open}
-        try:
-            out = await self._resolver.resolve(settled, contexts)
-            if out.changes:
-                await self._sink.apply(out.changes)
-        except (errors.MsearchError, asyncio.CancelledError):  # a database called damaged, too: it may be read again
-            self._observe_again(settled)
-            raise
-        self._leave(out)
-        await self._note(out)
-        for rescan in out.rescans:
-            watched = self._roots.get(rescan.root)
-            if watched is not None and watched.is_open:
-                kind: ScanKind = "live" if rescan.is_live else "repair"
-                self._scans.add(watched, rescan.path, kind=kind, folders=rescan.folders)
-
-    def _observe_again(self, settled: Sequence[Settled]) -> None:
-        now = time.monotonic()
-        for one in settled:
-            self._settler.put_back(one, now=now)
-
-    def _leave(self, out: Resolved) -> None:
-        """What is no folder any more is watched no longer. At once: a later look is spared where its tree is walked anyway."""
-        back = {(root, at) for root, path in out.readable for at in paths.ancestors(path)} if out.left else set()
-        for root, path in out.left:
-            if path and (root, path) not in back and (watched := self._roots.get(root)) is not None:
-                watched.context.coverage.leave(root, path)
-                watched.forget_unreadable(path)
-
-    async def _note(self, out: Resolved) -> None:
-        for root, path in out.moved_from:
-            self._settler.observe(Hint(root, path, is_recursive=True, flags=hints.DIR), now=time.monotonic())
-        for root, path in out.readable:
-            if (watched := self._roots.get(root)) is not None:
-                watched.unreadable.pop(path, None)
-        for (root, path), reason in out.unreadable.items():
-            if (watched := self._roots.get(root)) is not None and len(watched.unreadable) < 10_000:
-                watched.unreadable[path] = reason
-        for root, reason in out.trouble.items():
-            if (watched := self._roots.get(root)) is not None:
-                await self._keeper.take_offline(watched, reason)
-
-    # -- scans ---------------------------------------------------------------------------------------------------------
-
-    async def _step(self, job: ScanJob) -> None:
-        out = Resolved()
-        began = time.monotonic()
-        try:
-            is_over = await self._scanner.step(job, out)
-        except RootUnreadable as trouble:
-            await self._keeper.take_offline(self._roots[job.root], trouble.reason)
-            return
-        except errors.MsearchError:
-            job.restart()
-            raise
-        self._leave(out)
-        for root, path in (*out.left, *out.missed):  # it went while we walked: look at its name
-            if path:
-                self._settler.observe(Hint(root, path, flags=hints.GONE | hints.DIR), now=time.monotonic())
-        await self._note(out)
-        if job.is_whole_root and time.monotonic() >= self._cursor_at:
-            self._cursor_at = time.monotonic() + _CURSOR_EVERY_S
-            self._disks.note_cursor(self._roots[job.root], job.stack)
-            await self._disks.save()
-        if self._scans.is_in_background(job):
-            self._scans.background_rests_until = time.monotonic() + 2 * (time.monotonic() - began)
-        if is_over:
-            await self._finish(job)
-
-    async def _finish(self, job: ScanJob) -> None:
-        """Judge what the walk missed; then it is gone, or the root is in doubt."""
-        watched = self._roots[job.root]
-        doubt = await self._keeper.doubt(watched, job)
-        if not doubt:
-            missing = vanished_as_hints(job, now=time.monotonic())
-            for start in range(0, len(missing), 1000):
-                await self._resolve(missing[start : start + 1000])
-        if job not in self._scans:
-            return  # the root went offline meanwhile
-        self._scans.remove(job)
-        if job.changed_dirs:
-            self._scans.add(watched, kind="quick", folders=tuple(dict.fromkeys(job.changed_dirs)))
-        if not doubt and job.vanished.dropped:  # more than memory was given for: another walk finds the rest
-            again = self._scans.add(watched, job.path, kind="repair", folders=job.folders, is_fresh=True)
-            again.accepts_losses = True
-        summary = job.summary(doubt=doubt)
-        try:
-            if doubt:
-                await self._keeper.put_in_doubt(watched, doubt)
-            elif job.is_whole_root:
-                await self._keeper.whole_root_scanned(watched, summary)
-        finally:
-            if not job.done.done():
-                job.done.set_result(summary)
-
     # -- sync ----------------------------------------------------------------------------------------------------------
 
     async def _serve_tickets(self) -> bool:
@@ -398,7 +307,7 @@ class Watcher:
                         self._scans.add(watched, kind="repair")
         settled = self._settler.flush()
         if settled:
-            await self._resolve(settled)
+            await self._units.resolve(settled)
         needed = [job for job in self._scans.needed() if self._roots[job.root].is_open]
         for ticket in list(self._tickets):
             ticket.rounds += 1 if settled else 0
