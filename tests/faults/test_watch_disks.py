@@ -12,6 +12,7 @@ from watch_world import ONE, MemoryTree, differences, may_fanotify, on_disk, sta
 
 from msearchd.domain.asset import RootState
 from msearchd.watch import disk_keeper
+from msearchd.watch import units as units_module
 from msearchd.watch import watcher as watcher_module
 from msearchd.watch.changes import FileGone, FileSeen, TreeGone
 from msearchd.watch.clocks import Clocks
@@ -254,7 +255,7 @@ async def test_a_first_scan_that_was_cut_off_goes_on_where_it_stood(tmp_path, mo
     for n in range(300):
         (root / f"d{n:03}").mkdir(parents=True)
         (root / f"d{n:03}" / "f.txt").write_text("x")
-    monkeypatch.setattr(watcher_module, "_CURSOR_EVERY_S", 0.0)
+    monkeypatch.setattr(units_module, "_CURSOR_EVERY_S", 0.0)
     real = memory.apply
 
     async def slow(changes):
