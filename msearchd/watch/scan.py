@@ -23,6 +23,7 @@ from msearchd.watch.disk import NotListed, RootContext, RootUnreadable, Walk
 from msearchd.watch.listing import Listing, Unchanged
 from msearchd.watch.plan import Found, in_order, move_key
 from msearchd.watch.ports import ChangeSink, KnownTree, ManyDirectories
+from msearchd.watch.read_ahead import ReadAhead, blocks_read
 from msearchd.watch.resolver import OnDisk, Resolved
 from msearchd.watch.settler import Settled
 from msearchd.watch.status import ScanSummary
@@ -62,6 +63,7 @@ class ScanJob:
         self.stack: list[bytes] = list(reversed(self.folders))
         self.stamps, self.changed_dirs = None, []
         self.entered: set[bytes] = set()
+        self.waits_for_disk = False
         self.vanished = Held()
         self.dirs = self.files = self.changes = 0
         self.known_files = 0
@@ -240,9 +242,13 @@ def _read_slice(job: ScanJob, known: Mapping[bytes, KnownDir | None]) -> _Slice:
     entries = count = 0
     stack, limit, root = job.stack, job.slice_dirs, job.root
     goes_down = job.kind != "quick"
-    began = time.monotonic()
+    ahead = stack[-2 : -limit - 2 : -1] if job.waits_for_disk else []
+    began, blocks = time.monotonic(), blocks_read()
     until = began + _UNCHANGED_SLICE_S
-    with Walk(job.context, entered=job.entered if goes_down else None) as walk:
+    with (
+        Walk(job.context, entered=job.entered if goes_down else None) as walk,
+        ReadAhead(job.context.root.path, ahead),
+    ):
         # Depth first by slices: the stack stays as small as the widest level of one branch.
         while stack and entries < _SLICE_ENTRIES and count < limit and time.monotonic() < until:
             path = stack.pop()
@@ -263,6 +269,9 @@ def _read_slice(job: ScanJob, known: Mapping[bytes, KnownDir | None]) -> _Slice:
                 if isinstance(result, Listing):
                     entries += result.file_count
                     until = began + _SLICE_S
+    # With others reading ahead, a block now and then is enough to go on so.
+    waited = blocks_read() - blocks
+    job.waits_for_disk = waited > 0 if ahead else 4 * waited > count
     return out
 
 
