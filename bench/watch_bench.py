@@ -1,4 +1,5 @@
-"""Watching and scanning: the bars B1 to B7, each with its peer in the same run (B2, B3, B6: watch_events.py).
+"""Watching and scanning: the bars B1 to B7 and B10, each with its peer in the same run (B2, B3, B6: watch_events.py; B7, B10,
+growth: watch_scans.py).
 
     python -m bench.watch_bench [--files 20000] [--folder /dev/shm] [--only B1,B7] [--growth 10000,100000] [--idle SECONDS]
 
@@ -9,28 +10,24 @@ where it is about waiting. Peers that are not installed are left out and named. 
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from watch_world import ONE, MemoryTree, differences, may_fanotify, watching
+from watch_world import differences, may_fanotify, watching
 
 from bench import watch_events as events
 from bench import watch_loads as loads
+from bench import watch_scans as scans
 from bench.common import Report, arguments
-from bench.watch_events import a_folder, age, rss_kib, used_cpu_s
+from bench.watch_events import a_folder, rss_kib, used_cpu_s
 
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-FIND = ["-printf", "%s %T@ %i %C@ %p\\n"]
 
 
 async def b1_bursts(base: Path, report: Report) -> None:
@@ -63,82 +60,6 @@ async def b1_bursts(base: Path, report: Report) -> None:
                 report.row(f"B1 burst, {name}", lost=seen[1], cpu_s=seen[0])
 
 
-async def b7_scans(base: Path, report: Report, files: int, rounds: int) -> None:
-    """An unchanged scan beside a bare walk and find; phase 1 of a start as a part of it."""
-    with a_folder(base) as folder:
-        root, memory = folder / "root", MemoryTree()
-        loads.make_tree(root, files)
-        for backend in ("polling", "inotify"):
-            async with watching(root, folder / "state", memory=memory, backend=backend) as (watcher, _):
-                await watcher.sync(deadline_s=600)
-                rows: dict[str, list[float]] = {"scan": [], "bare": [], "find": []}
-                for _ in range(max(rounds, 5)):
-                    rows["bare"].append(_cpu_of(lambda: loads.bare_walk(root)))
-                    before = used_cpu_s_fine()
-                    await watcher.scan_now(ONE)
-                    rows["scan"].append(used_cpu_s_fine() - before)
-                    began = time.perf_counter()
-                    subprocess.run(["find", str(root), *FIND], stdout=subprocess.DEVNULL, check=True)
-                    rows["find"].append(time.perf_counter() - began)
-                best = {name: min(values) for name, values in rows.items()}
-                report.row(f"B7 unchanged scan, {backend}", us_a_file=best["scan"] / files * 1e6, find=best["find"])
-                report.bar(
-                    f"B7 unchanged scan by a bare walk, {backend}", value=best["scan"] / best["bare"], at_most=1.25
-                )
-                whole_s = statistics.median(rows["scan"])
-        report.bar("B7 speed against find -printf", value=best["find"] / best["scan"], at_least=0.7)
-        age(memory)
-        phase_one = [await _phase_one_s(root, folder / "state", memory) for _ in range(3)]
-        report.bar("B7 phase 1 by a whole scan", value=statistics.median(phase_one) / whole_s, at_most=0.15)
-
-
-def used_cpu_s_fine() -> float:
-    return time.process_time()
-
-
-def _cpu_of(work: Callable[[], object]) -> float:
-    began = time.process_time()
-    work()
-    return time.process_time() - began
-
-
-async def _phase_one_s(root: Path, state: Path, memory: MemoryTree) -> float:
-    async with watching(root, state, memory=memory, backend="inotify") as (watcher, _):
-        while not any(job.kind in {"stamps", "attach"} for job in watcher._scans._jobs):
-            await asyncio.sleep(0)
-        began = time.process_time()
-        while any(job.kind in {"stamps", "attach", "quick"} for job in watcher._scans._jobs):
-            await asyncio.sleep(0.001)
-        return time.process_time() - began
-
-
-async def growth(base: Path, report: Report, sizes: list[int]) -> None:
-    """Cost per file of first and unchanged scans as the tree grows; memory of the scan itself beside what is known."""
-    costs: dict[int, tuple[float, float]] = {}
-    for files in sizes:
-        with a_folder(base) as folder:
-            loads.make_tree(folder / "root", files)
-            memory = MemoryTree()
-            async with watching(folder / "root", folder / "state", memory=memory, backend="inotify") as (watcher, _):
-                before = time.process_time()
-                await watcher.sync(deadline_s=3600)
-                first = time.process_time() - before
-                gc.freeze()  # what is known lies on disk in truth: no collection walks it
-                known_kib, unchanged = rss_kib(), []
-                for _ in range(2):
-                    before = time.process_time()
-                    await watcher.scan_now(ONE)
-                    unchanged.append(time.process_time() - before)
-                costs[files] = (first / files * 1e6, min(unchanged) / files * 1e6)
-                report.row(
-                    f"growth, {files} files", first_us=costs[files][0], unchanged_us=costs[files][1],
-                    mib_more_while_scanning=(rss_kib() - known_kib) / 1024,
-                )  # fmt: skip
-    small, large = min(costs), max(costs)
-    if small < large:
-        report.bar(f"growth of cost a file, {small} to {large}", value=costs[large][1] / costs[small][1], at_most=1.15)
-
-
 async def idle(base: Path, report: Report, files: int, seconds: float) -> None:
     """CPU, wake-ups and memory of a watcher to which nothing happens."""
     with a_folder(base) as folder:
@@ -160,7 +81,7 @@ def _switches() -> int:
 
 
 async def measure(options, report: Report, base: Path) -> None:
-    only = set(options.only.split(",")) if options.only else {"B1", "B2", "B3", "B6", "B7", "growth"}
+    only = set(options.only.split(",")) if options.only else {"B1", "B2", "B3", "B6", "B7", "B10", "growth"}
     if "B1" in only:
         await b1_bursts(base, report)
     if "B2" in only:
@@ -171,9 +92,13 @@ async def measure(options, report: Report, base: Path) -> None:
     if "B6" in only:
         await events.b6_latency(base, report)
     if "B7" in only:
-        await b7_scans(base, report, options.files, options.rounds)
+        await scans.b7_scans(base, report, options.files, options.rounds)
+    if "cold" in only:
+        await scans.cold(options.disk, report, options.files)
+    if "B10" in only:
+        await scans.b10_loop_lag(base, report)
     if "growth" in only:
-        await growth(base, report, [int(size) for size in options.growth.split(",")])
+        await scans.growth(base, report, [int(size) for size in options.growth.split(",")])
     if options.idle:
         await idle(base, report, options.files, options.idle)
 
@@ -183,8 +108,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--files", type=int, default=20_000)
     parser.add_argument("--dirs", type=int, default=50_000)
     parser.add_argument("--folder", type=Path, default=Path("/dev/shm") if Path("/dev/shm").is_dir() else None)
-    parser.add_argument("--only", default="", help="bars to measure, as in B1,B7,growth")
-    parser.add_argument("--growth", default="10000,100000", help="numbers of files; 1000000 needs 4 GiB and minutes")
+    parser.add_argument(
+        "--disk", type=Path, default=Path(tempfile.gettempdir()), help="for `cold`: a folder on a real disk"
+    )
+    parser.add_argument("--only", default="", help="bars to measure, as in B1,B7,growth; cold: as root")
+    parser.add_argument("--growth", default="10000,100000", help="numbers of files; 1000000 needs 2 GiB and minutes")
     parser.add_argument("--idle", type=float, default=0.0, help="seconds to sit still over --files files")
     options = parser.parse_args(argv)
     report = Report("watch", options.out)

@@ -30,7 +30,7 @@ def make_tree(root: Path, files: int) -> None:
         folder = root / f"d{n // 50}" / f"e{n % 50}"
         folder.mkdir(parents=True)
         for m in range(PER_DIR):
-            (folder / f"{m}.txt").touch()
+            os.close(os.open(f"{folder}/{m}.txt", os.O_CREAT | os.O_WRONLY, 0o644))
 
 
 def make_dirs(root: Path, dirs: int) -> None:
@@ -259,4 +259,7 @@ if __name__ == "__main__":
     name, where = sys.argv[1], Path(sys.argv[2])
     if name.startswith("peer-"):
         _peer(name.removeprefix("peer-"), where)
-    {"burst": burst}[name](where)
+    if name.startswith("nested-"):
+        make_tree(where, int(name.removeprefix("nested-")))
+    else:
+        burst(where)
