@@ -26,6 +26,7 @@ BENCHES: dict[str, tuple[str, ...]] = {
     "store_bench": (),
     "search_bench": (),
     "watch_bench": (),
+    "watch_fuzz": ("--sequences", "70"),  # a thousand is half an hour
     "guest": (),
     "idle_bench": (),
     "text_indexing": (),

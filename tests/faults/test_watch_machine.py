@@ -198,8 +198,6 @@ def test_whatever_happens_the_index_equals_the_tree():
     run(FolderAndIndex, SHORT)
 
 
-# Slow, because it is not clean: on a loaded machine 2 of some 60 runs ended with a difference whose cause is not found yet.
-@pytest.mark.slow
 @pytest.mark.skipif(not may_fanotify(), reason="needs the privileges of fanotify")
 def test_whatever_happens_under_fanotify_the_index_equals_the_tree():
     run(UnderFanotify, settings(SHORT, max_examples=3))
