@@ -33,7 +33,8 @@ from msearchd.gateway.pictures import PictureReader
 from msearchd.gateway.service import ModelGateway
 from msearchd.inference.learned import Book
 from msearchd.inference.model_book import ModelBook
-from msearchd.inference.pool import Pool, default_state_dir
+from msearchd.inference.pool import Pool
+from msearchd.inference.spec import default_state_dir
 from msearchd.inference.weights import find_weights
 from msearchd.settings.address import Address
 from msearchd.settings.model import EmbeddingModel, InferenceSettings

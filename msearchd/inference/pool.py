@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import struct
 import time
 from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
@@ -26,11 +25,12 @@ from msearchd.inference import parcel, residency
 from msearchd.inference.admission import Admission
 from msearchd.inference.devices import Look, accelerators
 from msearchd.inference.forkserver import ForkServers
+from msearchd.inference.known import KnownModels
 from msearchd.inference.learned import Book, MemoryBook
 from msearchd.inference.model_status import ModelStatus, PoolStatus, together
 from msearchd.inference.residency import HOST, fit_together
 from msearchd.inference.resident import LoadedModel
-from msearchd.inference.spec import Lane, Role, model_named, resolve
+from msearchd.inference.spec import Lane, ModelSpec, Role, default_state_dir, model_named
 from msearchd.inference.worker_settings import WorkerSettings
 from msearchd.settings.model import EmbeddingModel, InferenceSettings
 
@@ -67,10 +67,10 @@ class Pool:
         book: Book | None = None,
     ) -> None:
         self._settings = settings
-        self._chunking = chunking
         self._state_dir = state_dir or default_state_dir()
-        self._models: dict[ModelKey, list[LoadedModel]] = {}  # the first is a model's own, others are copies
-        self._admission = Admission(settings, loaded_models=self._all, budget_bytes=budget_bytes, look=look)
+        self._known = KnownModels(settings, chunking=chunking, state_dir=self._state_dir, make=self._make)
+        self._models = self._known.copies
+        self._admission = Admission(settings, loaded_models=self._known.all, budget_bytes=budget_bytes, look=look)
         self._servers = ForkServers(limits=limits, is_used=uses_forkserver)
         self._book: Book = book or MemoryBook()
         self._shared = WorkerSettings(
@@ -84,7 +84,6 @@ class Pool:
             room=self._admission,
         )
         self._resuming: asyncio.TimerHandle | None = None
-        self._reasons: dict[ModelKey, str] = {}  # why a model could not even be resolved
         self._sweeping: asyncio.Task[None] | None = None
         self._is_closed = False
 
@@ -189,17 +188,21 @@ class Pool:
 
     def forget_pins(self) -> None:
         """All that was decided by hand is forgotten: the settings say who is pinned."""
-        for loaded in self._all():
+        for loaded in self._known.all():
             loaded.is_pinned = loaded.model.pinned
 
     def fit_together(self, models: Collection[ModelKey]) -> bool:
-        """True where all of *models* can be loaded at the same time, as far as is known."""
+        """True where all of *models* can be loaded at the same time. False while one of several is not known yet: its files
+        are looked at meanwhile, so that the next call knows. One that cannot be had takes no memory.
+        """
+        if not self._known.look_at(models) and len(models) > 1:
+            return False
         known = [self._models[model][0].as_wanted() for model in models if model in self._models]
         return fit_together(known, budgets=self._admission.budgets(), max_models=self._settings.max_loaded)
 
     def turn_s(self) -> float:
         """How long work for one model goes on before another one's turn: loading is at most a tenth of it (seconds)."""
-        loads = [loaded.as_resident().reload_s for loaded in self._all()]
+        loads = [loaded.as_resident().reload_s for loaded in self._known.all()]
         return max(_LEAST_TURN_S, 10 * max(loads, default=0.0))
 
     async def close(self) -> None:
@@ -210,7 +213,8 @@ class Pool:
             await asyncio.gather(self._sweeping, return_exceptions=True)
         if self._resuming is not None:
             self._resuming.cancel()
-        await asyncio.gather(*(loaded.close() for loaded in self._all()))
+        await self._known.close()
+        await asyncio.gather(*(loaded.close() for loaded in self._known.all()))
         await self._servers.close()
         await self._book.flush()
 
@@ -221,7 +225,7 @@ class Pool:
             if copies := self._models.get(ModelKey(model.name)):
                 statuses.append(together([loaded.status() for loaded in copies]))
             else:
-                reason = self._reasons.get(ModelKey(model.name), "")
+                reason = self._known.reasons.get(ModelKey(model.name), "")
                 statuses.append(
                     ModelStatus(
                         name=model.name,
@@ -251,9 +255,6 @@ class Pool:
     def _set_pinned(self, model: ModelKey, *, is_pinned: bool) -> None:
         for loaded in self._models.get(model, ()):
             loaded.is_pinned = is_pinned
-
-    def _all(self) -> list[LoadedModel]:
-        return [loaded for copies in self._models.values() for loaded in copies]
 
     async def _model(self, key: ModelKey, *, wants_copy: bool = False) -> LoadedModel:
         """The copy with the least work before it; for bulk work a new one on a free device, where that pays."""
@@ -292,26 +293,11 @@ class Pool:
     async def _own(self, key: ModelKey) -> LoadedModel:
         if self._is_closed:
             raise errors.RetryLater("the models are being stopped")
-        if copies := self._models.get(key):
-            return copies[0]
-        model = model_named(self._settings, key)
-        try:
-            spec = await asyncio.to_thread(
-                resolve,
-                model,
-                allow_download=self._settings.allow_download,
-                chunking=self._chunking,
-                state_dir=self._state_dir,
-            )
-        except errors.Misconfigured as error:
-            self._reasons[key] = error.sentence()
-            raise
-        if (copies := self._models.get(key)) is None:  # another caller may have come first while we looked at the disk
-            copies = self._models[key] = [LoadedModel(spec, model, self._shared)]
-            copies[0].copies = copies
-            copies[0].is_pinned = self._is_pinned(model)
-        loaded = copies[0]
-        self._reasons.pop(key, None)
+        return await self._known.own(key)
+
+    def _make(self, spec: ModelSpec, model: EmbeddingModel) -> LoadedModel:
+        loaded = LoadedModel(spec, model, self._shared)
+        loaded.is_pinned = self._is_pinned(model)
         if self._sweeping is None:
             self._sweeping = asyncio.create_task(self._sweep(), name="idle-models")
         return loaded
@@ -329,12 +315,12 @@ class Pool:
             yield
         finally:
             loaded.questions -= 1
-            if not self._is_closed and not any(one.questions for one in self._all()):
+            if not self._is_closed and not any(one.questions for one in self._known.all()):
                 self._resuming = asyncio.get_running_loop().call_later(_RESUME_AFTER_S, self._resume)
 
     def _resume(self) -> None:
         self._resuming = None
-        for one in self._all():
+        for one in self._known.all():
             one.resume()
 
     async def _sweep(self) -> None:
@@ -344,8 +330,3 @@ class Pool:
             await asyncio.sleep(min(30.0, max(0.05, shortest_s / 4)))
             await self._admission.unload_idle()
             await self._book.flush()
-
-
-def default_state_dir() -> Path:
-    """Where a pool without a daemon keeps what it makes: the user's cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "msearchd"

@@ -184,6 +184,11 @@ def _usable(engine: str, python: str, state_dir: Path) -> EngineChoice | None:
     return EngineChoice(engine, python) if not package or environments.has_package(python, package) else None
 
 
+def default_state_dir() -> Path:
+    """Where a pool without a daemon keeps what it makes: the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "msearchd"
+
+
 def default_threads() -> int:
     """Half of the cores that we may use, at least one: a quiet guest leaves the other half."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

@@ -61,6 +61,26 @@ async def test_no_more_models_are_loaded_than_the_settings_allow(tmp_path):
         assert not pool.fit_together([ONE, TWO])
 
 
+async def test_of_models_that_nobody_used_yet_it_is_known_whether_they_fit_before_either_works(tmp_path):
+    models = two_models(tmp_path, ballast_mb=300)
+    async with fake_pool(tmp_path, *models, max_loaded=1) as pool:
+        assert pool.fit_together([ONE])  # one alone has its turn at once
+        assert not pool.fit_together([ONE, TWO])
+        await until(lambda: not pool._known._looking)
+        assert not pool.fit_together([ONE, TWO])
+    async with fake_pool(tmp_path, *models) as pool:
+        assert not pool.fit_together([ONE, TWO])  # not known yet
+        await until(lambda: pool.fit_together([ONE, TWO]))
+        assert loaded(pool) == set()
+
+
+async def test_a_model_that_cannot_be_had_stands_in_nobodys_way(tmp_path):
+    models = two_models(tmp_path)
+    models[1] = models[1].model_copy(update={"source": str(tmp_path / "nowhere")})
+    async with fake_pool(tmp_path, *models, max_loaded=1) as pool:
+        await until(lambda: pool.fit_together([ONE, TWO]))
+
+
 async def test_models_of_one_group_are_never_loaded_together(tmp_path):
     async with fake_pool(tmp_path, *two_models(tmp_path, group="big")) as pool:
         for name in (ONE, TWO):
