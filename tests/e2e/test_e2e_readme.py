@@ -84,7 +84,7 @@ def test_the_lines_of_the_readme_do_what_it_says(daemon):
         if is_left_out(line) or line.startswith((".venv/bin/msearchd run", "curl", "S=")):
             continue
         adapted = line.replace(".venv/bin/", "")
-        if "--watch" in adapted:
+        if "--watch" in adapted or adapted.endswith("events"):
             adapted = f"timeout 2 {adapted}; [ $? = 124 ]"  # until interrupted
         if "serve-model" in adapted:
             adapted = f"timeout 6 {adapted}; [ $? = 124 ]"  # until stopped
@@ -150,7 +150,7 @@ def test_each_command_of_the_table_works(daemon):
         adapted = adapted.replace("DIR", "Documents").replace("DEST", "saved")
         if "reset" in adapted:
             adapted += " --yes"
-        if "--watch" in adapted:
+        if "--watch" in adapted or adapted.endswith("events"):
             adapted = f"timeout 2 {adapted}; [ $? = 124 ]"
         done = run(daemon, adapted)
         assert done.returncode == 0, (adapted, done.stdout, done.stderr)
