@@ -235,6 +235,8 @@ class FileOps:
     """Random operations on a real folder, seeded. Nothing is truncated by path, mapped, or written
     through a second hard link: no event tells of those, they wait for the full scan."""
 
+    #: Never touched: a root that is empty all at once, while nobody watched, is rightly taken for a disk that is away.
+    KEPT = "never empty"
     NAMES = ("a", "b", "c", "d.txt", "e.md", "\udcff.bin", "f g")
 
     def __init__(self, root: Path, outside: Path, seed: int):
@@ -273,7 +275,8 @@ class FileOps:
                 found = sorted(entries, key=lambda entry: entry.name)
             dirs = [e.path for e in found if e.is_dir(follow_symlinks=False)]
             if not dirs or self.rng.random() < 0.25:
-                return Path(at), [Path(e.path) for e in found if e.is_file(follow_symlinks=False)]
+                files = [e for e in found if e.is_file(follow_symlinks=False) and e.name != self.KEPT]
+                return Path(at), [Path(e.path) for e in files]
             at = self.rng.choice(dirs)
 
     def a_dir(self, base=None):
