@@ -69,7 +69,7 @@ class ScanJob:
         self.known_files = 0
         self.is_root_empty = False
         self.began_at: float | None = None
-        self.slice_dirs = 16
+        self.slice_dirs = 32
 
     @property
     def root(self) -> RootId:
@@ -126,7 +126,8 @@ class Scanner:
         known = await self._known_of(job.root, job.stack[-job.slice_dirs :])
         slice_ = await self._on_disk(job.context, functools.partial(_read_slice, job, known))
         # What could not be read in time is asked for again.
-        job.slice_dirs = min(_SLICE_DIRS, slice_.count + slice_.count // 4 + 16)
+        read = slice_.count
+        job.slice_dirs = min(_SLICE_DIRS, 3 * read if read == job.slice_dirs else read + read // 4 + 16)
         found = Found(scanned=slice_.stamps)
         out.readable.update(slice_.unchanged)
         job.dirs += len(slice_.unchanged)
