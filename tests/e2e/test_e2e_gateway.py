@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import stat
 import struct
@@ -18,6 +19,7 @@ import urllib.request
 import openai
 import pytest
 from daemon_harness import _DIE_WITH_US, daemon_home
+from tiny_models import sounds
 from tiny_models.cross import pair_of
 from tiny_models.drawings import draw
 
@@ -194,6 +196,23 @@ def test_a_clip_model_finds_pictures_by_words(tiny_clip):
         with refused.value as answer:
             assert answer.code == 400
             assert "input 0 is no picture" in json.load(answer)["error"]["message"]
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+def test_a_clap_model_finds_sounds_by_words(tiny_clap, tmp_path):
+    with serve_model("--model-path", str(tiny_clap), "--task-type", "embedding", "--name", "clap") as served:
+        served.event("serving")
+        inputs = []
+        for number, caption in enumerate(sounds.CAPTIONS):
+            file = tmp_path / f"{number}.wav"
+            sounds.write_wav(file, sounds.make(caption, seed=20_000, seconds=4.0))
+            inputs.append({"audio": "data:audio/wav;base64," + base64.b64encode(file.read_bytes()).decode()})
+        reply = post(f"{served.url}/v1/embeddings", {"model": "clap", "input": [*inputs, *sounds.CAPTIONS]})
+        vectors = [item["embedding"] for item in reply["data"]]
+        heard, words = vectors[: len(inputs)], vectors[len(inputs) :]
+        found = [max(range(len(heard)), key=lambda place: dot(text, heard[place])) for text in words]
+        right = sum(best == number for number, best in enumerate(found))
+        assert right >= 0.9 * len(found), found
 
 
 def as_uri(picture):
