@@ -1,6 +1,6 @@
 """The pool of models: what loading costs, whether memory comes back, taking turns, learned batch sizes, questions.
 
-    python -m bench.pool_bench [--cycles 20] [--jobs 1000] [--sample 40] [--passages 200] [--rounds 2] [--only turns,...]
+    python -m bench.pool_bench [--only turns,...] [--jobs 1000] [--chars 200] [--sample 40] [--cycles 20] [--passages 200]
 
 cycles      MiniLM is loaded and unloaded; seconds (first: by a cold fork server), bytes while loaded, and what this
             process and its children keep, against what they kept after the first unload. Bar: within 2 %.
@@ -48,8 +48,6 @@ from msearchd.orchestrator.model_turns import ModelTurns
 from msearchd.settings.model import EmbeddingModel, InferenceSettings
 
 ONE, TWO = ModelKey("one"), ModelKey("two")
-#: Of a job of the turns: short, so that a thousand are minutes of a core, and what loading costs weighs the more.
-_JOB_CHARS = 200
 SIZES = (256, 512, 1024, 2048, 4096, 8192)
 #: Runs by itself: learns a size from the same passages as a worker does, then meets it with fixed ones, in turns.
 _SWEEP = """
@@ -156,11 +154,13 @@ async def cycles(report: Report, options: Any) -> None:
     report.bar(f"memory kept after {options.cycles} cycles against after one", value=kept[-1] / kept[0], at_most=1.02)
 
 
-async def work_through(models: dict[ModelKey, int], *, is_by_turns: bool = True) -> tuple[float, float, int]:
+async def work_through(
+    models: dict[ModelKey, int], *, chars: int, is_by_turns: bool = True
+) -> tuple[float, float, int]:
     """CPU and wall seconds, and loads, of jobs that embed one short passage each: so many of each model, mixed by a seed."""
     order = [name for name, count in models.items() for _ in range(count)]
     random.Random(2).shuffle(order)
-    texts = [text[:_JOB_CHARS] for text in passages(400)]
+    texts = [text[:chars] for text in passages(400)]
     with tempfile.TemporaryDirectory() as folder:
         async with pool_of(model(ONE), model(TWO, query_prompt="two: "), max_loaded=1) as pool:
 
@@ -212,9 +212,10 @@ async def work_through(models: dict[ModelKey, int], *, is_by_turns: bool = True)
 
 async def turns(report: Report, options: Any) -> None:
     half, sample = options.jobs // 2, min(options.sample, options.jobs) // 2
-    alone = [await work_through({name: half}) for name in (ONE, TWO)]
-    mixed = await work_through({ONE: half, TWO: half})
-    lru = await work_through({ONE: sample, TWO: sample}, is_by_turns=False)
+    chars = options.chars
+    alone = [await work_through({name: half}, chars=chars) for name in (ONE, TWO)]
+    mixed = await work_through({ONE: half, TWO: half}, chars=chars)
+    lru = await work_through({ONE: sample, TWO: sample}, chars=chars, is_by_turns=False)
     alone_cpu, alone_s = sum(cpu for cpu, _, _ in alone), sum(wall for _, wall, _ in alone)
     report.row(f"{options.jobs} mixed jobs of two models (s)", cpu=mixed[0], wall=mixed[1], loads=mixed[2])
     report.row("the sum of each alone (s)", cpu=alone_cpu, wall=alone_s)
@@ -314,6 +315,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = arguments(__doc__)
     parser.add_argument("--cycles", type=int, default=20)
     parser.add_argument("--jobs", type=int, default=1000)
+    parser.add_argument("--chars", type=int, default=200, help="of a job; the shorter, the more loading weighs")
     parser.add_argument("--sample", type=int, default=40, help="jobs of plain LRU")
     parser.add_argument("--passages", type=int, default=200)
     parser.add_argument("--only", default=",".join(PARTS), help=f"parts, of {', '.join(PARTS)}")
