@@ -216,3 +216,30 @@ def test_sync_waits_for_vectors_that_were_damaged_while_the_daemon_was_down(daem
     found = verify(daemon)
     assert found["is_clean"], found
     assert daemon.status()["folders"][0]["files"]["indexed"] == 6
+
+
+def test_what_a_killed_backup_left_is_removed_by_the_next_start(words_daemon, tmp_path):
+    daemon, part = words_daemon, tmp_path / ".copy.part"
+    part.mkdir()
+    (part / "msearchd.db.part").write_text("half a copy")
+    (daemon.data_dir / "backups-in-work.json").write_text(json.dumps([str(part)]))
+    daemon.kill()
+    daemon.start()
+    until(lambda: not part.exists(), daemon=daemon)
+    until(lambda: not (daemon.data_dir / "backups-in-work.json").exists(), daemon=daemon)
+
+
+def test_verify_exits_with_1_where_a_folder_could_not_be_compared_and_names_it(words_daemon):
+    daemon = words_daemon
+    with_files(daemon, 2, "teal")
+    assert msearch(daemon, "verify").returncode == 0
+    daemon.files.rename(daemon.home / "away")
+    try:
+        until(lambda: daemon.api.get("/folders")["folders"][0]["state"] == "offline", daemon=daemon)
+        done = msearch(daemon, "verify")
+        assert done.returncode == 1
+        assert "not compared" in done.stdout
+        assert str(daemon.files.name) in done.stdout
+    finally:
+        (daemon.home / "away").rename(daemon.files)
+    assert "Exit status: 0" in msearch(daemon, "verify", "--help").stdout
