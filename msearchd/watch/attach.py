@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from msearchd.domain.asset import KnownDir
 from msearchd.watch import paths
-from msearchd.watch.comparer import is_stamp_safe
+from msearchd.watch.comparer import is_stamp_safe, stamp_of
 from msearchd.watch.disk import NotListed, RootContext, Walk
 from msearchd.watch.hints import ManyEntered
 
@@ -27,8 +27,9 @@ def attach(context: RootContext, batch: list[tuple[bytes, KnownDir]]) -> list[by
     changed: dict[bytes, None] = {}
     singles: _Rows = {}
     by_parent: dict[bytes, _Rows] = {}
+    mounts = context.mounts or None
     for path, known in batch:
-        if context.mounts and context.mounts.is_away(path):
+        if mounts is not None and mounts.is_away(path):
             continue  # known, and kept as it is
         if not path:
             singles[path] = known
@@ -60,13 +61,19 @@ class _Walk(Walk):
             others = list(coverage.enter_children(self._context.root.id, parent, fd, others))
             for name in others:
                 del near[name]
+            look = os.stat
             for name, known in near.items():
                 try:
-                    seen = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                    seen = look(name, dir_fd=fd, follow_symlinks=False)
                 except OSError:
                     changed[parent] = None
                     continue
-                if not _is_as_known(known, seen):
+                if (
+                    seen.st_mtime_ns != known.mtime_ns
+                    or seen.st_ctime_ns != known.ctime_ns
+                    or seen.st_ino != known.inode
+                    or not is_stamp_safe(known)
+                ):
                     changed[paths.join(parent, name)] = None
         _enter_one_by_one(self, {paths.join(parent, name): rows[name] for name in others}, changed)
 
@@ -76,14 +83,5 @@ def _enter_one_by_one(walk: Walk, rows: Mapping[bytes, KnownDir], changed: dict[
         seen = walk.stamp(path)
         if isinstance(seen, NotListed):
             changed[paths.parent(path)] = None
-        elif not _is_as_known(known, seen):
+        elif stamp_of(seen) != (known.inode, known.mtime_ns, known.ctime_ns) or not is_stamp_safe(known):
             changed[path] = None
-
-
-def _is_as_known(known: KnownDir, seen: os.stat_result) -> bool:
-    return (
-        seen.st_mtime_ns == known.mtime_ns
-        and seen.st_ctime_ns == known.ctime_ns
-        and seen.st_ino == known.inode
-        and is_stamp_safe(known)
-    )
