@@ -158,9 +158,12 @@ class News:
         self._look = look
         self._before: Seen | None = None
         self._settled: collections.deque[AssetId] = collections.deque(maxlen=_MOST_WAITING)
+        self._looked_at: tuple[AssetId, ...] = ()  # whose transaction was not over at the last look
 
     def note(self, asset: AssetId) -> None:
-        """*asset* has nothing open any more. Called inside its transaction, so its state is looked up before it is told."""
+        """*asset* has nothing open any more. Called inside its transaction, on a thread: its state is looked up before it is
+        told, and once more where that was before the transaction's end.
+        """
         self._settled.append(asset)
 
     async def run(self) -> None:
@@ -185,8 +188,9 @@ class News:
             heard.cancel()
 
     async def _tell(self) -> None:
-        settled = list(dict.fromkeys(self._settled))
-        self._settled.clear()
+        looked_at, self._looked_at = self._looked_at, ()
+        noted = [self._settled.popleft() for _ in range(len(self._settled))]  # more may be noted meanwhile
+        settled = dict.fromkeys((*looked_at, *noted))
         if not self._bus.is_heard:
             self._before = None  # what happened while nobody listened is no news later
             if settled:
@@ -195,10 +199,14 @@ class News:
         before, self._before = self._before, self._look()
         for event, told in differences(before or self._before, self._before):
             self._bus.publish(event, told)
+        unsettled = []
         for asset in settled:
             row = await self._catalog.asset(asset)
             if row is not None and (found := file_told(row)) is not None:
                 self._bus.publish(*found)
+            elif row is not None and not row.is_gone:
+                unsettled.append(asset)
+        self._looked_at = tuple({*unsettled} & {*noted})
 
 
 def file_told(row: AssetRow) -> Event_ | None:

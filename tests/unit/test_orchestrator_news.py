@@ -3,11 +3,12 @@
 import asyncio
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import msearchd
 from msearchd.control.events import EVENTS, EventBus
-from msearchd.domain.asset import RootId, RootState, StatFingerprint
-from msearchd.orchestrator.news import Seen, ToldChanges, changes_told, differences
+from msearchd.domain.asset import AssetId, AssetState, RootId, RootState, StatFingerprint
+from msearchd.orchestrator.news import News, Seen, ToldChanges, changes_told, differences
 from msearchd.watch import changes
 
 ROOT, OTHER = RootId(1), RootId(2)
@@ -101,3 +102,61 @@ async def test_who_left_a_moment_ago_may_resume_without_loss():
     again = bus.stream(last)
     assert (await asyncio.wait_for(anext(again), 1)).event == "resumed"
     await again.aclose()
+
+
+class Queue:
+    def __init__(self):
+        self.changes = 0
+
+    def changes_seen(self):
+        return self.changes
+
+    async def wait_change(self, number):
+        while self.changes <= number:
+            await asyncio.sleep(0.001)
+
+
+class Files:
+    """A catalog of one file: its state at each look, the last one from then on."""
+
+    def __init__(self, *states):
+        self.states = list(states)
+        self.looks = 0
+
+    async def asset(self, asset):
+        self.looks += 1
+        state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        return SimpleNamespace(is_gone=False, state=state, path=b"/d/a.txt", type_label="txt", reason="")
+
+
+async def told_of(files):
+    """Events of a file that was noted before its transaction ended, and how often it was looked up."""
+    bus, queue = EventBus(first_id=1), Queue()
+    news = News(bus=bus, catalog=files, queue=queue, look=lambda: Seen({}, {}))
+    stream = bus.stream()
+    listening = asyncio.create_task(anext(stream))
+    await bus.listened()
+    news.note(AssetId(7))
+    running = asyncio.create_task(news.run())
+    for _ in range(3):
+        await asyncio.sleep(0.25)
+        queue.changes += 1
+    found = listening.result() if listening.done() else None
+    for task in (running, listening):
+        task.cancel()
+    await asyncio.gather(running, listening, return_exceptions=True)
+    await stream.aclose()
+    return found
+
+
+async def test_a_file_whose_transaction_was_not_over_at_the_first_look_is_told_at_the_next():
+    files = Files(AssetState.PENDING, AssetState.INDEXED)
+    found = await told_of(files)
+    assert (found.event, found.data) == ("file indexed", {"path": "/d/a.txt", "type": "txt"})
+    assert files.looks == 2
+
+
+async def test_a_file_that_is_at_work_again_is_looked_up_no_third_time():
+    files = Files(AssetState.PENDING)
+    assert await told_of(files) is None
+    assert files.looks == 2
