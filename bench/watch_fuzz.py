@@ -26,7 +26,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 from bench.common import Report, arguments
-from bench.watch_fuzz_child import VARIANTS, Told, Variant, WatcherProcess, WatcherSilent, can_shrink_queue
+from bench.watch_fuzz_child import VARIANTS, Told, Variant, WatcherProcess, WatcherSilent
+from bench.watch_fuzz_faults import can_shrink_queue
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from watch_world import FileOps, MemoryTree, may_fanotify

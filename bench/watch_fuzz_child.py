@@ -11,29 +11,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import fcntl
 import logging
 import multiprocessing
 import os
 import random
 import signal
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from bench.watch_fuzz_faults import Faults, with_queue_of
 from msearchd import errors
 from msearchd.domain.asset import Root
 from msearchd.settings import WatchSettings
-from msearchd.watch import disk, root_keeper
 from msearchd.watch.sources import inotify, inotify_abi
 from msearchd.watch.watcher import Watcher
 
@@ -41,8 +38,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from watch_world import FAST, ONE, MemoryTree, differences
 
 _FORK = multiprocessing.get_context("fork")
-_QUEUE_LIMIT = Path("/proc/sys/fs/inotify/max_queued_events")
-_LOCK = Path(tempfile.gettempdir()) / "msearchd-bench-inotify-queue.lock"
 _SYNC_S = 60.0
 #: How long folders that could not be read or watched may take after the errors ended.
 _HEAL_S = 20.0
@@ -198,43 +193,6 @@ class _Sink:
         self._pipe.send(("changes", list(changes)))
 
 
-@dataclass
-class Faults:
-    """Makes calls fail by chance while `is_on`."""
-
-    rate: float
-    chance: random.Random
-    is_on: bool = True
-    counts: dict[str, int] = field(default_factory=dict)
-
-    def strikes(self) -> bool:
-        """Whether this call fails."""
-        return bool(self.rate) and self.is_on and self.chance.random() < self.rate
-
-    def install(self) -> None:
-        """Let watches, opening and listing of folders below a root fail. Roots themselves are opened."""
-        if not self.rate:
-            return
-        inotify_abi.add_watch = self._failing(
-            inotify_abi.add_watch, (errno.ENOSPC, errno.ENOMEM), lambda *a: a[1].startswith(b"/proc/")
-        )
-        walk = disk.Walk
-        walk._open = self._failing(walk._open, (errno.EACCES, errno.EIO), lambda *a: bool(a[1]))
-        root_keeper._RETRY_UNREADABLE_S = 0.3
-
-    def _failing(
-        self, real: Callable[..., Any], codes: tuple[int, ...], may: Callable[..., bool]
-    ) -> Callable[..., Any]:
-        def call(*args: Any) -> Any:
-            if may(*args) and self.strikes():
-                code = self.chance.choice(codes)
-                self.counts[errno.errorcode[code]] = self.counts.get(errno.errorcode[code], 0) + 1
-                raise OSError(code, os.strerror(code))
-            return real(*args)
-
-        return call
-
-
 def _child_main(
     pipe: Connection, other: Connection, variant: Variant, base: Path, memory: MemoryTree, seed: int
 ) -> None:
@@ -244,7 +202,7 @@ def _child_main(
     faults.install()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     if variant.queue:
-        inotify.abi.init = _with_queue_of(variant.queue, inotify_abi.init)
+        inotify.abi.init = with_queue_of(variant.queue, inotify_abi.init)
     asyncio.run(_child(pipe, variant, base, memory, faults))
 
 
@@ -334,27 +292,3 @@ def _books(watcher: Watcher, root: Path) -> Iterator[str]:
         in_kernel = sum(1 for line in table if line.startswith("inotify"))
     if in_kernel != len(watched) + 1:
         yield f"{in_kernel} watches in the kernel for {len(watched)} folders and the cookies'"
-
-
-# -- the kernel's queue ------------------------------------------------------------------------------------------------
-
-
-def can_shrink_queue() -> bool:
-    """Whether this process may set the limit of inotify's queues."""
-    return os.access(_QUEUE_LIMIT, os.W_OK)
-
-
-def _with_queue_of(events: int, init: Callable[[], int]) -> Callable[[], int]:
-    """*init*, with the limit set for its one call: a descriptor keeps the limit that it was made with."""
-
-    def call() -> int:
-        with _LOCK.open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            before = _QUEUE_LIMIT.read_text()
-            try:
-                _QUEUE_LIMIT.write_text(str(events))
-                return init()
-            finally:
-                _QUEUE_LIMIT.write_text(before)
-
-    return call
