@@ -16,6 +16,7 @@ import random
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from msearchd import errors
@@ -79,25 +80,33 @@ class Floors:
         self._store = store
         self._questions = questions
         self._learned: dict[SpaceName, _Learned] = {}
-        self._learning = asyncio.Lock()
+        self._learning: dict[SpaceName, asyncio.Task[_Learned]] = {}
 
     async def of(self, modality: str, asked: Asked) -> float:
-        """The level of the space that was asked, which is that of *modality*. Raises as the model and the store do."""
+        """The level of the space that was asked, which is that of *modality*. Raises as the model and the store do.
+
+        Cancelled, the learning goes on: a slow model has learned by the next question.
+        """
         name = asked.space.name
         points = await self._catalog.expected_points(name)
-        async with self._learning:
-            known = self._learned.get(name)
-            if known is None or not points / _GROWTH <= known.points <= points * _GROWTH:
-                known = _Learned(await self._learn(modality, name), points)
-                self._learned[name] = known
+        known = self._learned.get(name)
+        if known is None or not points / _GROWTH <= known.points <= points * _GROWTH:
+            if name not in self._learning:
+                self._learning[name] = asyncio.create_task(self._learn(modality, name, points), name=f"level:{name}")
+                self._learning[name].add_done_callback(partial(self._end_learning, name))
+            known = await asyncio.shield(self._learning[name])
         return known.floor
 
-    async def marked(self, answers: Sequence[Answer]) -> list[Answer]:
+    async def marked(self, answers: Sequence[Answer], *, limit_s: float) -> list[Answer]:
         """*answers* to a question none of whose words is known, with what is no nearer than chance marked as weak.
 
-        Where a level cannot be learned now (a model or the store is away) nothing is marked.
+        Where a level cannot be learned now (a model or the store is away, or needs longer than *limit_s*) nothing is marked.
         """
-        return [await self._marked(answer) for answer in answers]
+        try:
+            async with asyncio.timeout(limit_s):
+                return [await self._marked(answer) for answer in answers]
+        except TimeoutError:
+            return list(answers)
 
     async def _marked(self, answer: Answer) -> Answer:
         if answer.near is None or not answer.entries:
@@ -111,11 +120,18 @@ class Floors:
         entries = [replace(entry, is_weak=level_of(entry.score, vector) <= floor) for entry in answer.entries]
         return replace(answer, entries=tuple(entries))
 
-    async def _learn(self, modality: str, name: SpaceName) -> float:
+    async def _learn(self, modality: str, name: SpaceName, points: int) -> _Learned:
         asked = await self._questions.ask(modality, probes(), role=Role.QUERY)
         if asked is None or asked.space.name != name:  # switched meanwhile: the next search learns
-            return float("-inf")
+            return _Learned(float("-inf"), points)
         answers = await self._store.search([VectorSearch(name, vector, 1) for vector in asked.vectors])
-        return floor_of(
-            [level_of(found[0].score, vector) for found, vector in zip(answers, asked.vectors, strict=True) if found]
-        )
+        levels = [
+            level_of(found[0].score, vector) for found, vector in zip(answers, asked.vectors, strict=True) if found
+        ]
+        self._learned[name] = _Learned(floor_of(levels), points)
+        return self._learned[name]
+
+    def _end_learning(self, name: SpaceName, task: asyncio.Task[_Learned]) -> None:
+        del self._learning[name]
+        if not task.cancelled():
+            task.exception()  # whoever waited has heard it; where nobody did, the next question learns

@@ -39,6 +39,8 @@ from msearchd.store.vector_store import VectorStore
 
 #: A passage that has every word asked for beats the nearest passage that lacks some; one with some of them counts less.
 _ALL_WORDS, _SOME_WORDS = 1.5, 0.7
+#: For the marks of what is no nearer than chance, however long the lists took.
+_LEAST_MARKING_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,8 @@ class SearchService:
             message = "no list answered: " + "; ".join(one.error for one in lacking)
             raise errors.RetryLater(message, after_s=max((1.0, *later_s)), hint="msearch status says what is wrong")
         if not examples and is_unknown(answers):
-            answers = await self._floors.marked(answers)
+            left_s = self._settings.query_timeout_s - (time.perf_counter() - began)
+            answers = await self._floors.marked(answers, limit_s=max(_LEAST_MARKING_S, left_s))
         itself = {one.itself for one in examples if one.itself is not None}
         hits, trouble = await self._ranked(query, question, scope, without(answers, itself))
         lacking += trouble

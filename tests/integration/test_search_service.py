@@ -300,7 +300,12 @@ async def test_a_reranker_that_still_loads_costs_a_second_and_its_order(folder):
         await asyncio.Event().wait()
 
     searching = SearchService(
-        folder.catalog, folder.store, Questions(embed_question), SearchSettings(), rerank=loads, rerank_loading_s=lambda: 6.0
+        folder.catalog,
+        folder.store,
+        Questions(embed_question),
+        SearchSettings(),
+        rerank=loads,
+        rerank_loading_s=lambda: 6.0,
     )
     reply = await searching.search(SearchQuery("ferry esbjerg"))
     assert reply.hits[0].path == b"/home/u/travel/esbjerg.txt"
@@ -360,6 +365,28 @@ async def test_a_level_that_cannot_be_learned_marks_nothing(folder):
     reply = await searching.search(SearchQuery("xqzv blorf"))
     assert reply.hits
     assert not any(hit.is_weak for hit in reply.hits)
+
+
+async def test_a_level_that_is_learned_slowly_holds_nobody_up_and_is_there_for_the_next_question(folder):
+    searching = service(folder, embed_anything, query_timeout_s=1.0)
+    ask, learning, may_go_on = folder.store.search, asyncio.Event(), asyncio.Event()
+
+    async def search(searches):
+        if len(searches) > 1:
+            learning.set()
+            await may_go_on.wait()
+        return await ask(searches)
+
+    folder.store.search = search
+    async with asyncio.timeout(30):
+        replies = await asyncio.gather(*(searching.search(SearchQuery("xqzv blorf")) for _ in range(2)))
+    assert learning.is_set()
+    assert not any(hit.is_weak for reply in replies for hit in reply.hits)
+    before = len(folder.store.searches)
+    may_go_on.set()
+    reply = await searching.search(SearchQuery("xqzv blorf"))
+    assert any(hit.is_weak for hit in reply.hits)
+    assert len(folder.store.searches) <= before + 33  # the one learning went on
 
 
 async def test_a_level_is_learned_once_and_again_when_there_is_twice_as_much(folder):
