@@ -16,7 +16,7 @@ from msearchd.watch.changes import DirScanned, FileGone, FileTouched, TreeGone, 
 from msearchd.watch.disk import FolderLook
 from msearchd.watch.listing import Listing, Unchanged
 from msearchd.watch.plan import Appeared, Diff, Found, compare, is_at_rest, is_same_tree, may_move
-from msearchd.watch.ports import KnownDir, KnownTree, SingleFileLookup
+from msearchd.watch.ports import KnownDir, KnownTree, SingleFileLookup, WholeFolders
 from msearchd.watch.settler import Settled, Settler
 
 #: A stamp this close to its scan may hide a change in the same tick (FAT counts in 2 s).
@@ -56,6 +56,7 @@ class Comparer:
 
     def __init__(self, known: KnownTree, settler: Settler, *, fresh_s: float, now: Callable[[], float]) -> None:
         self._known = known
+        self._whole_folders = known if isinstance(known, WholeFolders) else None
         self._settler = settler
         self._fresh_s = fresh_s
         self._now = now
@@ -106,8 +107,7 @@ class Comparer:
             if not is_trusted(known_dir, listing):
                 found.scanned.append(stamp)
             return Diff()
-        known_files = await self._known.files(root, listing.path)
-        known_subdirs = await self._known.subdirs(root, listing.path)
+        known_files, known_subdirs = await self._contents(root, listing.path)
         if listing.held:
             known_subdirs = [name for name in known_subdirs if name not in listing.held or name in listing.subdirs]
         files = listing.files()
@@ -120,6 +120,11 @@ class Comparer:
         elif known_dir is None or known_dir.signature:
             found.resets.append(_doubtful(root, listing.path, listing.inode))
         return diff
+
+    async def _contents(self, root: RootId, path: bytes) -> tuple[dict[bytes, StatFingerprint], list[bytes]]:
+        if self._whole_folders is not None:
+            return await self._whole_folders.contents(root, path)
+        return await self._known.files(root, path), await self._known.subdirs(root, path)
 
     async def _tree_move(
         self, found: Found, root: RootId, listing: Listing, known_dir: KnownDir | None, manner: Manner

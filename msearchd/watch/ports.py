@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 from msearchd.domain.asset import KnownDir, RootId, StatFingerprint
 from msearchd.watch.changes import Change
 
-__all__ = ["ChangeSink", "KnownDir", "KnownFile", "KnownTree", "ManyDirectories", "SingleFileLookup"]
+__all__ = ["ChangeSink", "KnownDir", "KnownFile", "KnownTree", "ManyDirectories", "SingleFileLookup", "WholeFolders"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,14 @@ class ManyDirectories(Protocol):
 
     async def some_directories(self, root: RootId, wanted: Sequence[bytes]) -> dict[bytes, KnownDir | None]:
         """Each of *wanted* -> the directory there; None if it was never compared."""
+
+
+@runtime_checkable
+class WholeFolders(Protocol):
+    """A KnownTree that can tell all of a folder in one read; without it a scan asks for files and for folders."""
+
+    async def contents(self, root: RootId, path: bytes) -> tuple[dict[bytes, StatFingerprint], list[bytes]]:
+        """What `files` and `subdirs` say of *path*, both of the same moment."""
 
 
 class ChangeSink(Protocol):

@@ -28,6 +28,8 @@ def test_folders_asked_for_together_are_what_each_is_by_itself(compared, gone, w
                 while tree.hide_tree(c, root, path, limit=100, now_ms=5):
                     pass
         assert known.some_directories(c, root, wanted) == {path: known.directory(c, root, path) for path in wanted}
+        for path in wanted:
+            assert known.contents(c, root, path) == (known.files(c, root, path), known.subdirs(c, root, path))
     finally:
         c.close()
 

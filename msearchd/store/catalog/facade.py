@@ -177,6 +177,10 @@ class Catalog(CatalogSearch):
         """Names of direct child folders."""
         return await self._database.read(lambda c: known.subdirs(c, root, path))
 
+    async def contents(self, root: RootId, path: bytes) -> tuple[dict[bytes, StatFingerprint], list[bytes]]:
+        """Direct child files by name, and names of direct child folders: one read for both."""
+        return await self._database.read(lambda c: known.contents(c, root, path))
+
     async def directories(self, root: RootId, path: bytes = b"") -> AsyncIterator[list[tuple[bytes, KnownDir]]]:
         """A folder and every known folder below it, parents first, in batches. Memory: one level of the tree."""
         found, frontier = await self._database.read(lambda c: known.first_directories(c, root, path))

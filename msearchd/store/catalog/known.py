@@ -79,6 +79,15 @@ def subdirs(c: sqlite3.Connection, root: RootId, path: bytes) -> list[bytes]:
     return [] if dir_id is None else [row[1] for row in c.execute(SQL["child_dirs"], (root, dir_id))]
 
 
+def contents(c: sqlite3.Connection, root: RootId, path: bytes) -> tuple[dict[bytes, StatFingerprint], list[bytes]]:
+    """Direct child files, and names of direct child folders, that are not gone."""
+    dir_id = paths.find_dir(c, root, path)
+    if dir_id is None:
+        return {}, []
+    names = [row[1] for row in c.execute(SQL["child_dirs"], (root, dir_id))]
+    return {name: fingerprint_of(*stat) for name, *stat in c.execute(SQL["files_of_dir"], (dir_id,))}, names
+
+
 #: A folder still to be read: its id and its path.
 Frontier = list[tuple[DirId, bytes]]
 
