@@ -138,9 +138,7 @@ def _library() -> Any:
         import ffmpeg
     except ImportError as error:
         message = "the package that talks to ffmpeg is not installed"
-        raise errors.Misconfigured(
-            message, key="engine:media", hint="type: pip install 'msearchd[media]'"
-        ) from error
+        raise errors.Misconfigured(message, key="engine:media", hint="type: pip install 'msearchd[media]'") from error
     return ffmpeg
 
 
