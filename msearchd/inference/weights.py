@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Final
 
 from msearchd import errors
 from msearchd.inference import sparse_form
+from msearchd.inference.model_files import read_json
 
 #: Weights that come as a Python package: hub id -> (import name, folder in it, the line that installs it).
 _PACKAGES: Final = {
@@ -157,22 +157,22 @@ def _is_model(folder: Path) -> bool:
 def _missing_shards(folder: Path) -> list[str]:
     for name in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
         if (folder / name).is_file():
-            parts = set(_json(folder / name).get("weight_map", {}).values())
+            parts = set(read_json(folder / name).get("weight_map", {}).values())
             return sorted(part for part in parts if not (folder / part).is_file())
     return []
 
 
 def describe_form(folder: Path) -> tuple[str, bool]:
     """The architecture that config.json names ("BertModel", or ""), and whether the folder ships onnx/model.onnx."""
-    named = _json(folder / "config.json").get("architectures") or [""]
+    named = read_json(folder / "config.json").get("architectures") or [""]
     return str(named[0]), onnx_file(folder).is_file()
 
 
 def makes_sparse(folder: Path) -> bool:
     """True for a sparse encoder (SPLADE and its kin) as sentence-transformers saves them."""
-    modules = _json(folder / "modules.json")
-    types = " ".join(str(module.get("type", "")) for module in modules) if isinstance(modules, list) else ""
-    declared = _json(folder / "config_sentence_transformers.json").get("model_type")
+    modules = read_json(folder / "modules.json")
+    types = " ".join(str(module.get("type", "")) for module in modules)
+    declared = read_json(folder / "config_sentence_transformers.json").get("model_type")
     return declared == "SparseEncoder" or "Splade" in types or "sparse_encoder" in types
 
 
@@ -214,8 +214,8 @@ def describe(
     prompt, the engine, the device or the name, so the same bytes found elsewhere, or asked in other words, are the same
     space.
     """
-    config = _json(folder / "config.json")
-    own = _own_prompts(_json(folder / "config_sentence_transformers.json"))
+    config = read_json(folder / "config.json")
+    own = _own_prompts(read_json(folder / "config_sentence_transformers.json"))
     resolved = _resolved_dtype(dtype, config)
     passage_prompt = document_prompt or own[1]
     digest = hashlib.sha256()
@@ -306,14 +306,14 @@ def _own_prompts(config: dict[str, Any]) -> tuple[str, str]:
 
 
 def _dimension(folder: Path, config: dict[str, Any]) -> int | None:
-    modules = _json(folder / "modules.json")
+    modules = read_json(folder / "modules.json")
     hidden = config.get("hidden_size") or config.get("d_model") or config.get("dim")
     if not modules:
         return int(hidden) if isinstance(hidden, int) else None
     dim: int | None = None
     for module in modules:
         kind = str(module.get("type", "")).rsplit(".", 1)[-1]
-        inner = _json(folder / module.get("path", "") / "config.json")
+        inner = read_json(folder / module.get("path", "") / "config.json")
         if kind == "Transformer":
             dim = int(hidden) if isinstance(hidden, int) else None
         elif kind == "Pooling":
@@ -336,14 +336,3 @@ def _pooled(config: dict[str, Any]) -> int | None:
         else sum(1 for name, value in config.items() if name.startswith("pooling_mode_") and value is True)
     )
     return width * max(1, modes) if isinstance(width, int) else None
-
-
-def _json(path: Path) -> Any:
-    """A JSON file's value; an empty map where there is no such file. Raises Misconfigured where it is damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        message = f"{path} cannot be read: {error}"
-        raise errors.Misconfigured(message, key=f"source:{path.parent}", hint="fetch the model again") from error

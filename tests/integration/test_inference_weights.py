@@ -236,3 +236,22 @@ def test_a_router_of_two_parts_is_a_model_without_a_config_of_its_own(tmp_path):
     found = weights.find_weights(str(folder))
     assert found is not None
     assert card(found.folder).weight_bytes > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("config.json", "[]"),
+        ("config_sentence_transformers.json", '"SparseEncoder"'),
+        ("modules.json", "[5]"),
+        ("modules.json", '{"type": "Transformer"}'),
+        ("modules.json", "[" * 100_000),
+    ],
+)
+def test_a_file_of_a_model_that_holds_something_else_is_told_in_a_sentence(tmp_path, name, text):
+    folder = model_folder(tmp_path, "odd")
+    (folder / name).write_text(text)
+    model = EmbeddingModel(name="m", source=str(folder), engine="sentence_transformers")
+    with pytest.raises(errors.Misconfigured, match=name) as refused:
+        spec.resolve(model, allow_download=False, chunking="", state_dir=tmp_path)
+    assert refused.value.hint == "fetch the model again"
