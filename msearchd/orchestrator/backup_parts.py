@@ -43,9 +43,12 @@ class BackupParts:
     def made(self, part: Path) -> Iterator[None]:
         """*part* as an empty folder (0700) of ours; on the way out whatever is left of it is removed, and the note.
 
-        Raises BadRequest where another msearchd fills it now, OSError where it cannot be made.
+        Raises BadRequest where another msearchd fills it now, or what lies there is no folder; OSError where it cannot be made.
         """
         if not self._remove(part):
+            if part.is_symlink() or not part.is_dir():
+                message = f"{part} is in the way: the backup is written there first, and it is no folder"
+                raise errors.BadRequest(message, hint="move it away, or name another folder")
             message = f"another backup is being written to {part}"
             raise errors.BadRequest(message, hint="wait for it, or name another folder")
         self._write([*self._read(), part])

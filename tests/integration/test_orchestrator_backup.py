@@ -91,6 +91,20 @@ def test_a_running_backup_is_never_removed(data_dir, part, filling):
     assert BackupParts(data_dir).sweep() == [part]
 
 
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_file_or_a_link_where_a_backup_is_to_be_filled_is_told_and_left_alone(data_dir, part, tmp_path, is_link):
+    (tmp_path / "mine").mkdir()
+    if is_link:
+        part.symlink_to(tmp_path / "mine")
+    else:
+        part.write_text("mine")
+    with pytest.raises(errors.BadRequest, match="in the way"), BackupParts(data_dir).made(part):
+        pass
+    assert part.is_symlink() == is_link
+    assert part.exists()
+    assert not (data_dir / NOTE).exists()
+
+
 def test_what_is_not_noted_is_never_removed(data_dir, tmp_path):
     (tmp_path / ".other.part").mkdir()
     (tmp_path / "mine").mkdir()
