@@ -20,6 +20,7 @@ from msearchd.jobs.queue import JobQueue
 from msearchd.orchestrator.recovery import Recovery
 from msearchd.orchestrator.spaces import Spaces
 from msearchd.store.catalog import Catalog
+from msearchd.store.catalog.refold import refold
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +61,8 @@ class Upkeep:
     async def run(self) -> None:
         """Serve until cancelled."""
         await self._sweep_backups()  # of an earlier daemon: nobody else knows where they are
+        with contextlib.suppress(errors.RetryLater):  # else at the next start
+            await refold(self._database)
         loop = asyncio.get_running_loop()
         flushed = swept = looked = loop.time()
         while True:

@@ -22,7 +22,9 @@ SMALL = {
     "CONSTANT",
 }
 #: Run at start or by hand.
-COLD = {"open_puts", "open_sweeps"}
+COLD = {
+    "open_puts", "open_sweeps", "folded_as", "set_folded_as", "count_words_astray", "some_texts", "count_contents",
+}  # fmt: skip
 QUERIES = [
     (name, sql) for source in (paths.SQL, segments.SQL, scope.SQL) for name, sql in source.items() if name not in COLD
 ]

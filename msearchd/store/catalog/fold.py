@@ -29,6 +29,8 @@ _WORD: Final = re.compile(r"[^\W\d_]+|\d+")
 #: In no name that a person types.
 _PAD: Final = "\u2581"
 _LATIN_MARKS: Final = re.compile("[\u0300-\u036f]")
+#: Counts up whenever a name is folded otherwise than before, and so found by other words: refold.py.
+FORM: Final = 2
 _SIGNS: Final = frozenset({"So", "Sm", "Sc"})
 _EXT: Final = re.compile(r"[^\s./]{1,16}")
 

@@ -153,3 +153,25 @@ WHERE asset.id = ?1 ON CONFLICT DO NOTHING;
 
 -- any_root_ever --  One row if a root was ever added, whatever became of it.
 SELECT 1 FROM sqlite_sequence WHERE name = 'root';
+
+-- folded_as --  The way in which all names are folded; no row: older ones may be folded in another.
+SELECT version FROM component_version WHERE component = 'folded names';
+
+-- set_folded_as --  They are.
+INSERT INTO component_version VALUES ('folded names', ?1) ON CONFLICT (component) DO UPDATE SET version = excluded.version;
+
+-- last_asset --  The greatest id of a file.
+SELECT coalesce(max(id), 0) FROM asset;
+
+-- last_dir_name --  The greatest id of a folder that can be found by name.
+SELECT coalesce(max(id), 0) FROM dir_name;
+
+-- names_not_ascii --  Of files between two ids, the names that have more than ASCII: others are folded as ever.
+SELECT id, name, name_key, name_short, ext FROM asset WHERE id > ?1 AND id <= ?2 AND name_key GLOB '*[^ -~]*';
+
+-- dir_names_not_ascii --  The same of folders.
+SELECT dir_name.id, dir.name, name_key, name_short FROM dir_name JOIN dir ON dir.id = dir_name.id
+WHERE dir_name.id > ?1 AND dir_name.id <= ?2 AND name_key GLOB '*[^ -~]*';
+
+-- fold_file --  What a file is found by.
+UPDATE asset SET name_key = ?2, name_short = ?3, ext = ?4 WHERE id = ?1;
