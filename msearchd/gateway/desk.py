@@ -44,14 +44,9 @@ class PoolDesk:
     async def unload(self, model: str) -> ModelPageRow:
         """End its worker. Not while it works: what is at work would count as an accident of the samples in it."""
         key = self._key(model)
-        give_up_at = time.monotonic() + _PATIENCE_S
-        while self._status_of(model).state in {"busy", "loading"}:
-            if time.monotonic() > give_up_at:
-                message = f"the model {model!r} is at work"
-                hint = "ask again when it rests; to let it rest: msearch pause"
-                raise errors.RetryLater(message, after_s=_BUSY_S, hint=hint)
-            await asyncio.sleep(_LOOK_S)
+        await self._rested(model)
         await self._pool.let_go(key)
+        await self._rested(model)  # work may have come while that was written down
         await self._pool.unload(key)
         return self._row_of(model)
 
@@ -62,6 +57,15 @@ class PoolDesk:
             await self._pool.preload(key)
         await self._pool.pin(key, is_pinned=is_pinned)
         return self._row_of(model)
+
+    async def _rested(self, model: str) -> None:
+        give_up_at = time.monotonic() + _PATIENCE_S
+        while self._status_of(model).state in {"busy", "loading"}:
+            if time.monotonic() > give_up_at:
+                message = f"the model {model!r} is at work"
+                hint = "ask again when it rests; to let it rest: msearch pause"
+                raise errors.RetryLater(message, after_s=_BUSY_S, hint=hint)
+            await asyncio.sleep(_LOOK_S)
 
     def _key(self, name: str) -> ModelKey:
         return ModelKey(self._model(name).name)

@@ -52,6 +52,23 @@ async def test_a_model_at_work_is_not_unloaded(tmp_path):
         assert (await work).count == 100
 
 
+async def test_work_that_comes_while_an_unload_is_written_down_is_not_cut_off(tmp_path, monkeypatch):
+    async with fake_pool(tmp_path) as pool:
+        desk = PoolDesk(pool, pool._settings)
+        await desk.load("fake")
+        started = []
+
+        async def let_go(key):
+            started.append(asyncio.create_task(embed(pool, ["@slow"] * 100, lane=Lane.BULK)))
+            await asyncio.sleep(0.1)
+
+        monkeypatch.setattr(pool, "let_go", let_go)
+        with pytest.raises(errors.RetryLater, match="is at work"):
+            await desk.unload("fake")
+        assert (await started[0]).count == 100
+        assert desk.page().models[0].restarts == 0
+
+
 async def test_a_name_that_does_not_exist_is_told_with_those_that_do(tmp_path):
     async with fake_pool(tmp_path) as pool:
         desk = PoolDesk(pool, pool._settings)
