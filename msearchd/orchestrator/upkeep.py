@@ -61,7 +61,9 @@ class Upkeep:
     async def run(self) -> None:
         """Serve until cancelled."""
         await self._sweep_backups()  # of an earlier daemon: nobody else knows where they are
-        with contextlib.suppress(errors.RetryLater):  # else at the next start
+        with contextlib.suppress(
+            errors.MsearchError
+        ):  # else at the next start; of damage others hear from the database
             await refold(self._database)
         loop = asyncio.get_running_loop()
         flushed = swept = looked = loop.time()
