@@ -50,6 +50,8 @@ class DiskKeeper:
         self._marks: Marks | None = None
         self._changed = changed
         self._events: mounts.MountChanges | None = None
+        self._pace = mounts.Pace()
+        self._rest: asyncio.TimerHandle | None = None
         self._looked: set[RootId] = set()
 
     async def start(self) -> None:
@@ -58,11 +60,12 @@ class DiskKeeper:
             return
         self._marks = await asyncio.to_thread(Marks, self._marks_file)
         self._events = mounts.MountChanges.open()
-        if self._events is not None:
-            asyncio.get_running_loop().add_reader(self._events.fileno(), self._on_change)
+        self._listen()
 
     async def close(self) -> None:
         """Stop listening; write what is not on disk yet."""
+        if self._rest is not None:
+            self._rest.cancel()
         if self._events is not None:
             asyncio.get_running_loop().remove_reader(self._events.fileno())
             self._events.close()
@@ -150,9 +153,17 @@ class DiskKeeper:
             self._update(watched, inner=watched.context.mounts.remembered())
         self._looked.discard(watched.root.id)
 
-    def _on_change(self) -> None:
+    def _listen(self) -> None:
         if self._events is not None:
+            asyncio.get_running_loop().add_reader(self._events.fileno(), self._on_change)
+
+    def _on_change(self) -> None:
+        """The table changed. What changes during the rest that follows is heard at its end."""
+        if self._events is not None:
+            loop = asyncio.get_running_loop()
             self._events.take()
+            loop.remove_reader(self._events.fileno())
+            self._rest = loop.call_later(self._pace.rest_after(loop.time()), self._listen)
         self._looked.clear()
         self._changed()
 

@@ -16,6 +16,8 @@ from typing import Final, Self
 
 _TABLE: Final = "/proc/self/mountinfo"
 _BY_UUID: Final = b"/dev/disk/by-uuid"
+_FIRST_REST_S: Final = 1.0
+_LONGEST_REST_S: Final = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,26 @@ def file_system_id(path: bytes) -> str:
                 return f"uuid:{os.fsdecode(entry.name)}"
     fsid = getattr(os.statvfs(path), "f_fsid", 0)
     return f"fsid:{fsid:x}" if fsid else ""
+
+
+class Pace:
+    """How long the table is left alone after a change: changes that keep coming (containers) are looked at ever more rarely.
+
+    A change after a time of quiet is heard at once and followed by a rest of a second; each that was there already when the
+    rest ended doubles the next one, up to 8 s. Pure: times are given, in seconds of any clock that only goes forward.
+    """
+
+    __slots__ = ("_rest_s", "_until")
+
+    def __init__(self) -> None:
+        self._rest_s, self._until = 0.0, float("-inf")
+
+    def rest_after(self, now: float) -> float:
+        """Seconds to leave the table alone, for a change heard at *now*."""
+        is_steady = now < self._until + _FIRST_REST_S
+        self._rest_s = min(2 * self._rest_s, _LONGEST_REST_S) if is_steady else _FIRST_REST_S
+        self._until = now + self._rest_s
+        return self._rest_s
 
 
 class MountChanges:

@@ -112,3 +112,21 @@ def test_marks_that_are_broken_are_forgotten(tmp_path, text):
 )
 def test_sleep_and_a_set_clock_are_told_apart(after, what):
     assert what_happened(Clocks(100, 10, 20), after) == what
+
+
+def test_a_mount_table_that_keeps_changing_is_looked_at_ever_more_rarely_and_after_quiet_at_once():
+    pace, now, rests = mounts.Pace(), 100.0, []
+    for _ in range(6):
+        rests.append(pace.rest_after(now))
+        now += rests[-1]
+    assert rests == [1, 2, 4, 8, 8, 8]
+    assert pace.rest_after(now + 60) == 1
+
+
+@given(st.lists(st.floats(0, 20), min_size=1, max_size=50))
+def test_a_mount_is_never_heard_of_later_than_eight_seconds_after_it(gaps):
+    pace, now = mounts.Pace(), 0.0
+    for gap in gaps:
+        rest = pace.rest_after(now)
+        assert 1 <= rest <= 8
+        now += rest + gap
