@@ -102,6 +102,9 @@ class Comparer:
         moved = await self._tree_move(found, root, listing, known_dir, manner)
         if moved is not None:
             return moved
+        for path in [paths.join(listing.path, name) for name in listing.strangers]:
+            if await self._known.directory(root, path) is None:  # else it is missing below: it may have moved
+                found.left.append((root, path))
         stamp = stamp_for(root, listing)
         if known_dir is not None and known_dir.signature == listing.signature:
             if not is_trusted(known_dir, listing):

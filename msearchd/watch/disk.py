@@ -11,13 +11,13 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Final, Literal, Self
 
 from msearchd.domain.asset import Root, StatFingerprint
 from msearchd.watch import paths
-from msearchd.watch.hints import Coverage, Entered, ManyEntered
+from msearchd.watch.hints import Coverage, Entered, KeepsBooks, ManyEntered
 from msearchd.watch.ignore import FolderRules, Rules
 from msearchd.watch.inner_mounts import InnerMounts
 from msearchd.watch.left import reason_to_leave, special_rule
@@ -101,6 +101,7 @@ class Walk:
         coverage = context.coverage
         can = entered is not None and isinstance(coverage, ManyEntered) and not context.mounts
         self._enter_children = coverage.enter_children if can and isinstance(coverage, ManyEntered) else None
+        self._books = coverage if isinstance(coverage, KeepsBooks) else None
         self._root_id = context.root.id
         self._enter = context.coverage.enter
         self._chain: list[tuple[bytes, int]] = []  # (path, descriptor) from the root down
@@ -151,14 +152,20 @@ class Walk:
                 if found is not None:
                     if found.subdirs and self._enter_children is not None:
                         self._note_entered(path, fd, found.subdirs)
-                    return found
+                    strangers = self._strangers(path, found.subdirs)
+                    return found._replace(strangers=strangers) if strangers else found
             mounts = self._context.mounts
             held = mounts.held_names(path) if mounts else frozenset()
-            return list_folder(
+            listing = list_folder(
                 path, fd, self._context.rules, max_file_bytes=self._context.max_file_bytes, entered=entered, held=held
             )
         except OSError as error:
             return _not_listed(path, error)
+        strangers = [name for name in self._strangers(path, listing.subdirs) if name not in held]
+        return replace(listing, strangers=strangers) if strangers else listing
+
+    def _strangers(self, path: bytes, subdirs: Sequence[bytes]) -> Sequence[bytes]:
+        return self._books.strangers(self._root_id, path, subdirs) if self._books is not None else ()
 
     def _note_entered(self, path: bytes, fd: int, names: Sequence[bytes]) -> None:
         if self._entered is None or self._enter_children is None or len(self._entered) > _MAX_ENTERED:

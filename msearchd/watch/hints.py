@@ -97,6 +97,14 @@ class ManyEntered(Protocol):
         """
 
 
+@runtime_checkable
+class KeepsBooks(Protocol):
+    """A Coverage that remembers where each directory was entered."""
+
+    def strangers(self, root: RootId, folder: bytes, subdirs: Sequence[bytes]) -> Sequence[bytes]:
+        """Names in *folder* at which directories were entered, but for *subdirs*, which stand there now."""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceHealth:
     """How well changes are noticed. `advice` is what a person can do about it; empty if all is well."""

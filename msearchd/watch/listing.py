@@ -10,8 +10,9 @@ import hashlib
 import marshal
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from xxhash import xxh3_64_intdigest
 
@@ -19,9 +20,6 @@ from msearchd.domain.asset import StatFingerprint
 from msearchd.watch.hints import Entered
 from msearchd.watch.ignore import CONTROL_NAMES, FolderRules, Rules, Stamp
 from msearchd.watch.left import reason_to_leave
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 #: An entry: name, size, mtime_ns, ctime_ns, inode.
 Row = tuple[str, int, int, int, int]
@@ -47,6 +45,7 @@ class Listing:
     excluded: int = 0
     held: frozenset[bytes] = frozenset()  # subdirectories whose disk is away: missing, they are not deleted
     file_count: int = 0
+    strangers: Sequence[bytes] = ()  # names that the source has in its books as directories, and that are none here
 
     def files(self) -> dict[bytes, StatFingerprint]:
         """Files by name. Made on demand: of an unchanged directory nobody asks."""
@@ -56,7 +55,8 @@ class Listing:
 class Unchanged(NamedTuple):
     """A directory whose signature is the expected one: nothing but names and stats was looked at.
 
-    `subdirs`: those that no rule leaves out; `file_count` counts every other entry. (A tuple: made of nearly every directory.)
+    `subdirs`: those that no rule leaves out; `file_count` counts every other entry; `strangers` as of a Listing.
+    (A tuple: made of nearly every directory.)
     """
 
     path: bytes
@@ -67,6 +67,7 @@ class Unchanged(NamedTuple):
     subdirs: list[bytes]
     file_count: int
     has_entries: bool
+    strangers: Sequence[bytes] = ()
 
 
 def list_folder(

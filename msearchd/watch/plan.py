@@ -168,7 +168,7 @@ def _tree_moves(found: Found) -> Iterator[Change]:
     A folder that became a file is emptied after them: it may have moved, or something out of it, and takes what is known
     of it along. The books of the watches follow the same order; another one would leave watches of folders unknown here.
     """
-    yield from (gone for gone in found.first_gone if isinstance(gone, FileGone))
+    yield from (g for g in found.first_gone if isinstance(g, FileGone) and not _goes_along(g, found.tree_moves))
     for move in found.tree_moves:
         yield TreeGone(move.new_root, move.new)  # whatever was known there; usually nothing
         yield move
@@ -177,6 +177,16 @@ def _tree_moves(found: Found) -> Iterator[Change]:
             move.new_root == gone.root and paths.is_below(move.new, gone.path) for move in found.tree_moves
         ):
             yield gone
+
+
+def _goes_along(gone: FileGone, moves: Iterable[TreeMoved]) -> bool:
+    """True if the file is in a folder that moved: what stands under its old name now was compared with another's files.
+
+    Not if it has to make room for a move.
+    """
+    return any(move.root == gone.root and paths.is_below(gone.path, move.old) for move in moves) and not any(
+        move.new_root == gone.root and paths.is_below(move.new, gone.path) for move in moves
+    )
 
 
 def _is_overtaken(stamp: DirScanned, moves: Iterable[TreeMoved]) -> bool:

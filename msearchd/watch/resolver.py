@@ -51,6 +51,11 @@ class Resolved:
     trouble: dict[RootId, str] = field(default_factory=dict)
     unreadable: dict[tuple[RootId, bytes], str] = field(default_factory=dict)
     readable: set[tuple[RootId, bytes]] = field(default_factory=set)
+    #: Those of them of which only their own level was looked at.
+    shallow: set[tuple[RootId, bytes]] = field(default_factory=set)
+    #: Directories that the source did not know at their places. It says so once: should this come to nothing, they have to be
+    #: compared with all below again.
+    entered: list[tuple[RootId, bytes]] = field(default_factory=list)
     #: Directories that are no more: their sources stop watching them once the changes are applied.
     left: list[tuple[RootId, bytes]] = field(default_factory=list)
     #: Directories that were not there when a scan came to them: moved, or no more.
@@ -82,9 +87,8 @@ class Resolver:
         self._comparer = comparer
         self._on_disk = on_disk
 
-    async def resolve(self, settled: Sequence[Settled], contexts: Mapping[RootId, RootContext]) -> Resolved:
-        """Look at every settled place of the roots in *contexts*; hints of other roots are dropped."""
-        out = Resolved()
+    async def resolve(self, settled: Sequence[Settled], contexts: Mapping[RootId, RootContext], out: Resolved) -> None:
+        """Look at every settled place of the roots in *contexts*; hints of other roots are dropped. *out* is filled."""
         found = Found()
         is_forced = False
         for root, context in contexts.items():
@@ -101,10 +105,10 @@ class Resolver:
             except RootUnreadable as trouble:
                 out.trouble[root] = trouble.reason
                 continue
+            out.entered += [(root, one.path) for one in seen.listings if one.entered.is_new or one.entered.was]
             await self._take(out, found, root, direct, seen)
         out.take_from(found)
         out.changes = in_order(found)
-        return out
 
     async def _take(
         self, out: Resolved, found: Found, root: RootId, direct: Mapping[bytes, Settled], seen: _Seen
@@ -132,6 +136,8 @@ class Resolver:
             is_whole = (
                 at is None or at.is_recursive or listing.entered.is_new or listing.path in new_dirs or known_dir is None
             )
+            if not is_whole:
+                out.shallow.add((root, listing.path))
             below = listing.subdirs if is_whole else result.new_dirs
             if below:
                 folders = tuple(paths.join(listing.path, name) for name in below)

@@ -128,7 +128,7 @@ class Scanner:
         # What could not be read in time is asked for again.
         read = slice_.count
         job.slice_dirs = min(_SLICE_DIRS, 3 * read if read == job.slice_dirs else read + read // 4 + 16)
-        found = Found(scanned=slice_.stamps)
+        found = Found(scanned=slice_.stamps, left=slice_.left)
         out.readable.update(slice_.unchanged)
         job.dirs += len(slice_.unchanged)
         job.files += slice_.unchanged_files
@@ -136,6 +136,7 @@ class Scanner:
         for result in slice_.others:
             await self._take(job, out, found, result, known.get(result.path))
         out.take_from(found)
+        job.entered.difference_update(path for _, path in out.left)  # should it be back by now, it is entered anew
         moves = await self._moves_from_held(job, found)
         changes = in_order(found, extra_moves=moves)
         if changes:
@@ -229,6 +230,7 @@ class _Slice:
     unchanged: list[tuple[RootId, bytes]] = field(default_factory=list)
     unchanged_files: int = 0
     below: list[bytes] = field(default_factory=list)
+    left: list[tuple[RootId, bytes]] = field(default_factory=list)  # of those, what is watched and not there
     stamps: list[DirScanned] = field(default_factory=list)  # for those whose stored times cannot be believed at a start
 
     @property
@@ -259,6 +261,7 @@ def _read_slice(job: ScanJob, known: Mapping[bytes, KnownDir | None]) -> _Slice:
             if row is not None and isinstance(result, Unchanged):
                 out.unchanged.append((root, path))
                 out.unchanged_files += result.file_count
+                out.left += [(root, paths.join(path, name)) for name in result.strangers]
                 if not is_trusted(row, result):
                     out.stamps.append(stamp_for(root, result))
                 if result.subdirs and goes_down:

@@ -57,25 +57,31 @@ class Units:
     async def resolve(self, settled: Sequence[Settled]) -> None:
         """One batch of settled hints, applied. On failure they wait again. Raises what store and sink raise."""
         contexts = {r.root.id: r.context for r in self._roots.values() if r.is_open}
+        out = Resolved()
         try:
-            out = await self._resolver.resolve(settled, contexts)
+            await self._resolver.resolve(settled, contexts, out)
             if out.changes:
                 await self._sink.apply(out.changes)
         except (errors.MsearchError, asyncio.CancelledError):  # a database called damaged, too: it may be read again
-            self._observe_again(settled)
+            self._observe_again(settled, out)
             raise
         self._leave(out)
-        await self._note(out)
         for rescan in out.rescans:
             watched = self._roots.get(rescan.root)
             if watched is not None and watched.is_open:
                 kind: ScanKind = "live" if rescan.is_live else "repair"
                 self._scans.add(watched, rescan.path, kind=kind, folders=rescan.folders)
+        await self._note(out)
 
-    def _observe_again(self, settled: Sequence[Settled]) -> None:
+    def _observe_again(self, settled: Sequence[Settled], out: Resolved) -> None:
         now = time.monotonic()
         for one in settled:
             self._settler.put_back(one, now=now)
+        for root, path in out.entered:
+            self._observe_tree(root, path, now=now)
+
+    def _observe_tree(self, root: RootId, path: bytes, *, now: float) -> None:
+        self._settler.observe(Hint(root, path, is_recursive=True, flags=hints.DIR | hints.ATTRIB), now=now)
 
     def _leave(self, out: Resolved) -> None:
         """What is no folder any more is watched no longer. At once: a later look is spared where its tree is walked anyway."""
@@ -89,8 +95,10 @@ class Units:
         for root, path in out.moved_from:
             self._settler.observe(Hint(root, path, is_recursive=True, flags=hints.DIR), now=time.monotonic())
         for root, path in out.readable:
-            if (watched := self._roots.get(root)) is not None:
-                watched.unreadable.pop(path, None)
+            if (watched := self._roots.get(root)) is None or watched.unreadable.pop(path, None) is None:
+                continue
+            if (root, path) in out.shallow:  # names in it may have waited for this, and what is below them
+                self._observe_tree(root, path, now=time.monotonic())
         for (root, path), reason in out.unreadable.items():
             if (watched := self._roots.get(root)) is not None and len(watched.unreadable) < 10_000:
                 watched.unreadable[path] = reason

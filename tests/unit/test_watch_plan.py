@@ -139,6 +139,14 @@ def test_a_tree_that_moved_to_where_a_file_was_seen_a_moment_before_is_not_empti
     assert in_order(found) == [TreeGone(R, b"d"), TreeMoved(R, b"t", R, b"d")]
 
 
+def test_a_file_goes_along_with_its_folder_though_a_folder_of_its_name_stands_at_the_old_place():
+    found = Found()
+    found.first_gone += [FileGone(R, b"t/c"), FileGone(R, b"s/c")]
+    found.tree_moves += [TreeMoved(R, b"t", R, b"u"), TreeMoved(R, b"s", R, b"v"), TreeMoved(R, b"w", R, b"s/c")]
+    gone = [change for change in in_order(found) if isinstance(change, FileGone)]
+    assert gone == [FileGone(R, b"s/c")]  # which makes room for a move
+
+
 def test_only_the_outermost_of_nested_folders_is_said_to_be_gone():
     places = [(R, b"a/b"), (R, b"a-b"), (R, b"a"), (R, b"a/b/c"), (RootId(2), b"a/b")]
     assert outermost(places) == [(R, b"a"), (R, b"a-b"), (RootId(2), b"a/b")]

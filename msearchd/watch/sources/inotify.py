@@ -80,7 +80,7 @@ class InotifySource:
         self._is_closed = False
         self._last_loss = (0, "")
         self.seen_at = 0.0
-        self.coverage: Coverage = _Coverage(self._enter, self._tree.drop, self._enter_children)
+        self.coverage: Coverage = _Coverage(self._enter, self._tree, self._enter_children)
 
     async def add_root(self, root: Root) -> None:
         """Ready to be entered. Raises RetryLater where the system has no inotify instance left."""
@@ -305,11 +305,12 @@ class _Coverage:
     def __init__(
         self,
         enter: Callable[[RootId, bytes, int], Entered],
-        leave: Callable[[RootId, bytes], None],
+        tree: WatchTree,
         enter_children: Callable[[RootId, bytes, int, Sequence[bytes]], Sequence[bytes]],
     ) -> None:
         self.enter = enter
-        self.leave = leave
+        self.leave = tree.drop
+        self.strangers = tree.strangers
         self.enter_children = enter_children
 
 

@@ -202,6 +202,14 @@ class WatchTree:
         self._relink(node, *place)
         return True, was
 
+    def strangers(self, root: RootId, folder: bytes, subdirs: Sequence[bytes]) -> list[bytes]:
+        """Names in *folder* that are in the books, watched or not, and are none of *subdirs*."""
+        with self.lock:
+            node = self._find(root, folder)
+            if node is None or not node.children:
+                return []
+            return list(node.children.keys() - set(subdirs))
+
     def drop(self, root: RootId, path: bytes) -> None:
         """Forget *path* and all below it."""
         with self.lock:
