@@ -52,6 +52,7 @@ class DiskKeeper:
         self._events: mounts.MountChanges | None = None
         self._pace = mounts.Pace()
         self._rest: asyncio.TimerHandle | None = None
+        self._is_stale = False  # the table changed in the rest
         self._looked: set[RootId] = set()
 
     async def start(self) -> None:
@@ -60,7 +61,8 @@ class DiskKeeper:
             return
         self._marks = await asyncio.to_thread(Marks, self._marks_file)
         self._events = mounts.MountChanges.open()
-        self._listen()
+        if self._events is not None:
+            asyncio.get_running_loop().add_reader(self._events.fileno(), self._on_change)
 
     async def close(self) -> None:
         """Stop listening; write what is not on disk yet."""
@@ -153,19 +155,26 @@ class DiskKeeper:
             self._update(watched, inner=watched.context.mounts.remembered())
         self._looked.discard(watched.root.id)
 
-    def _listen(self) -> None:
-        if self._events is not None:
-            asyncio.get_running_loop().add_reader(self._events.fileno(), self._on_change)
-
     def _on_change(self) -> None:
-        """The table changed. What changes during the rest that follows is heard at its end."""
+        """The table changed. The reader stays: to take it out and put it back could swallow a change in between."""
         if self._events is not None:
-            loop = asyncio.get_running_loop()
             self._events.take()
-            loop.remove_reader(self._events.fileno())
-            self._rest = loop.call_later(self._pace.rest_after(loop.time()), self._listen)
+        if self._rest is None:
+            self._tell()
+        else:
+            self._is_stale = True
+
+    def _tell(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._is_stale = False
+        self._rest = loop.call_later(self._pace.rest_after(loop.time()), self._rested)
         self._looked.clear()
         self._changed()
+
+    def _rested(self) -> None:
+        self._rest = None
+        if self._is_stale:
+            self._tell()
 
     # -- both ----------------------------------------------------------------------------------------------------------
 

@@ -16,8 +16,8 @@ from typing import Final, Self
 
 _TABLE: Final = "/proc/self/mountinfo"
 _BY_UUID: Final = b"/dev/disk/by-uuid"
-_FIRST_REST_S: Final = 1.0
-_LONGEST_REST_S: Final = 8.0
+_FIRST_REST_S: Final = 0.25
+_LONGEST_REST_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,8 @@ def file_system_id(path: bytes) -> str:
 class Pace:
     """How long the table is left alone after a change: changes that keep coming (containers) are looked at ever more rarely.
 
-    A change after a time of quiet is heard at once and followed by a rest of a second; each that was there already when the
-    rest ended doubles the next one, up to 8 s. Pure: times are given, in seconds of any clock that only goes forward.
+    A change after a time of quiet is heard at once and followed by a short rest; each that was there already when the
+    rest ended doubles the next one, up to 2 s. Pure: times are given, in seconds of any clock that only goes forward.
     """
 
     __slots__ = ("_rest_s", "_until")
