@@ -43,7 +43,9 @@ def fake_model(tmp_path: Path, name: str = "fake", *, ballast_mb: int = 0, **cha
 
 
 @contextlib.asynccontextmanager
-async def fake_pool(tmp_path: Path, *models: EmbeddingModel, budget_bytes: int | None = None, look=tuple, book=None, **settings):
+async def fake_pool(
+    tmp_path: Path, *models: EmbeddingModel, budget_bytes: int | None = None, look=tuple, book=None, **settings
+):
     models = models or (fake_model(tmp_path),)
     pool = Pool(
         InferenceSettings(text_model=models[0].name, models=models, **{"idle_unload_s": 0.0} | settings),

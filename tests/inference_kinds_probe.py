@@ -62,7 +62,13 @@ def main():
         except errors.MsearchError as error:
             result["error"], result["hint"], result["code"] = str(error), error.hint, error.code
             continue
-        result["facts"] = {"dim": facts.dim, "kinds": facts.kinds, "multi": facts.multi, "sparse": facts.sparse, "max_tokens": facts.max_tokens}
+        result["facts"] = {
+            "dim": facts.dim,
+            "kinds": facts.kinds,
+            "multi": facts.multi,
+            "sparse": facts.sparse,
+            "max_tokens": facts.max_tokens,
+        }
         for _ in range(2):  # once to load lazily, once watched
             for label, (samples, role) in order["calls"].items():
                 watching.append([])

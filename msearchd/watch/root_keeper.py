@@ -192,7 +192,8 @@ class RootKeeper:
         watched.is_network = roots.is_network(fs_type)
         await self._give_source(watched, self._sources.for_root(is_network=watched.is_network))
         watched.is_open = True
-        watched.is_vouched = False
+        # Of a root of which nothing was known, all that is known was found in this very directory since.
+        watched.is_vouched = not watched.is_network and not await self._known.count_files(watched.root.id)
         watched.verify_at = float("inf")
         # Entering a folder looks at its times too: no need to look at them twice.
         self._scans.add(watched, kind="stamps" if isinstance(watched.context.coverage, NoCoverage) else "attach")

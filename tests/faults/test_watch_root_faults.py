@@ -9,10 +9,10 @@ import threading
 import pytest
 from watch_world import ONE, MemoryTree, differences, state_of, until, watching
 
-from msearchd.domain.asset import Root, RootId, RootState
+from msearchd.domain.asset import Root, RootId, RootState, StatFingerprint
 from msearchd.settings import WatchSettings
 from msearchd.watch import watcher as watcher_module
-from msearchd.watch.changes import FileGone, RootWent, TreeGone
+from msearchd.watch.changes import FileGone, FileSeen, RootWent, TreeGone
 from msearchd.watch.disk import RootContext, RootUnreadable
 from msearchd.watch.hints import NoCoverage
 from msearchd.watch.ignore import Rules
@@ -37,6 +37,29 @@ def root(tmp_path):
 
 def source_of(watcher):
     return watcher._sources._local
+
+
+async def test_files_that_vanish_during_the_first_scan_of_a_new_folder_are_no_doubt_about_its_disk(root, tmp_path):
+    """They become known after the folder was opened and before its first scan counts what is known."""
+    memory = MemoryTree()
+    count, counts = memory.count_files, []
+
+    async def counted(root_id, path=b""):
+        if counts == [0]:
+            for file in root.iterdir():
+                seen = StatFingerprint(1, 1, 1, file.stat().st_ino)
+                await memory.apply([FileSeen(root_id, os.fsencode(file.name), seen, is_live=True)])
+                file.unlink()
+            (root / "stays.txt").write_text("x")
+        counts.append(await count(root_id, path))
+        return counts[-1]
+
+    memory.count_files = counted
+    async with watching(root, tmp_path / "state", memory=memory) as (watcher, _):
+        await watcher.sync(deadline_s=20)
+        assert counts[:2] == [0, 30]
+        assert state_of(watcher) is RootState.ONLINE
+        assert differences(memory, root) == []
 
 
 @pytest.mark.parametrize("backend", ["inotify", "watchdog", "polling"])

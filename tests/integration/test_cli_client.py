@@ -330,7 +330,7 @@ def test_the_client_imports_the_standard_library_alone():
         "msearchd.cli",
         *(f"msearchd.cli.{m}" for m in ("arguments", "client", "commands", "connection", "render", "times")),
         "msearchd.cli.search_command",
-            *(f"msearchd.cli.{m}_commands" for m in ("model", "space", "upkeep")),
+        *(f"msearchd.cli.{m}_commands" for m in ("model", "space", "upkeep")),
     }
 
 

@@ -99,7 +99,13 @@ async def test_the_openai_package_works_through_the_unix_socket(tmp_path):
             httpx2.AsyncClient(transport=transport) as http,
             openai.AsyncOpenAI(base_url="http://localhost/v1", api_key="unused", http_client=http) as client,
         ):
-            assert [model.id async for model in client.models.list()] == ["words", "pictures", "sounds", "judge", "scribe"]
+            assert [model.id async for model in client.models.list()] == [
+                "words",
+                "pictures",
+                "sounds",
+                "judge",
+                "scribe",
+            ]
             assert (await client.embeddings.create(model="words", input="x")).data[0].embedding
 
 
