@@ -115,9 +115,9 @@ def _may_run(variant: Variant) -> bool:
     return (not variant.queue or can_shrink_queue()) and (variant.backend != "fanotify" or may_fanotify())
 
 
-def outcomes(todo: list[tuple[str, int]], *, ops: int, jobs: int) -> Iterator[Outcome]:
+def outcomes(wanted_runs: list[tuple[str, int]], *, ops: int, jobs: int) -> Iterator[Outcome]:
     """All of them, *jobs* at once, in the order in which they end. A process that dies is an outcome too."""
-    waiting = list(reversed(todo))
+    waiting = list(reversed(wanted_runs))
     running: dict[object, tuple[multiprocessing.process.BaseProcess, str, int]] = {}
     while waiting or running:
         while waiting and len(running) < jobs:
@@ -161,13 +161,13 @@ def main() -> int:
     done: list[Outcome] = []
     for name in VARIANTS.keys() - {name for name, _ in sequences(wanted)}:
         print(f"left out: {name} ({VARIANTS[name].needs or 'not asked for'})", flush=True)
-    todo = list(sequences(wanted))
-    for outcome in outcomes(todo, ops=wanted.ops, jobs=wanted.jobs):
+    wanted_runs = list(sequences(wanted))
+    for outcome in outcomes(wanted_runs, ops=wanted.ops, jobs=wanted.jobs):
         done.append(outcome)
-        _tell(outcome, len(done), len(todo), began, wanted.log)
+        _tell(outcome, len(done), len(wanted_runs), began, wanted.log)
         if wanted.until and time.monotonic() - began > wanted.until:
             break  # what still runs ends with us
-    return _judge(report, done, time.monotonic() - began, len(todo))
+    return _judge(report, done, time.monotonic() - began, len(wanted_runs))
 
 
 def _tell(outcome: Outcome, count: int, total: int, began: float, log: Path | None) -> None:

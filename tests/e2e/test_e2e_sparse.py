@@ -1,16 +1,11 @@
 """Learned words with a real daemon: a sparse model beside a dense one, on real files."""
 
 import json
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
-from pathlib import Path
 
 import pytest
-from daemon_harness import DaemonHome
 from index_audit import audit
+from models_home import models_home
 from tiny_models.cross import WORDS
 
 pytestmark = pytest.mark.timeout(300)
@@ -19,38 +14,12 @@ pytestmark = pytest.mark.timeout(300)
 KIN = list(zip(WORDS[0:-1:2], WORDS[1::2], strict=False))
 
 
-class HomeWithModels(DaemonHome):
-    """`models`: tables of [[inference.models]]."""
-
-    models: tuple[dict, ...] = ()
-
-    def write_config(self):
-        super().write_config()
-        lines = []
-        for model in self.models:
-            lines += ["[[inference.models]]", *(f"{key} = {json.dumps(value)}" for key, value in model.items())]
-        self.config.write_text(self.config.read_text() + "\n".join(lines) + "\n")
-
-
 @pytest.fixture
 def home(tiny_text, tiny_sparse):
-    place = Path(tempfile.mkdtemp(prefix="msd-")).resolve()
-    chosen = {"text_model": "tiny", "sparse_model": "splade", "switch_unasked": 0}
-    home = HomeWithModels(place, settings={"inference": chosen})
-    home.models = (
-        {"name": "tiny", "source": str(tiny_text), "engine": "sentence_transformers"},
-        {"name": "splade", "source": str(tiny_sparse), "serves": "sparse"},
-    )
-    try:
+    dense = {"name": "tiny", "source": str(tiny_text), "engine": "sentence_transformers"}
+    sparse = {"name": "splade", "source": str(tiny_sparse), "serves": "sparse"}
+    with models_home(dense, sparse, inference={"text_model": "tiny"}) as home:
         yield home
-    finally:
-        home.end()
-        shutil.rmtree(place, ignore_errors=True)
-
-
-def msearch(home, *args):
-    command = [sys.executable, "-m", "msearchd.cli.client", "--socket", str(home.socket), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def with_files(home):
@@ -88,7 +57,7 @@ def test_a_text_is_found_by_the_kin_of_its_words_also_after_a_restart_and_a_rese
     home.start()
     with_files(home)
     assert_found_by_kin(home)
-    shown = msearch(home, "search", KIN[0][1], "--limit", "1")
+    shown = home.msearch("search", KIN[0][1], "--limit", "1")
     assert "learned words #1" in shown.stdout, shown.stdout
     row = spaces(home)["sparse"]
     assert (row["model"], row["phase"], row["contents"], row["points"]) == ("splade", "serving", 10, 10)
@@ -98,8 +67,8 @@ def test_a_text_is_found_by_the_kin_of_its_words_also_after_a_restart_and_a_rese
         row["dim"],
         10,
     )
-    assert "splade" in msearch(home, "models").stdout
-    assert row["name"] in msearch(home, "spaces").stdout
+    assert "splade" in home.msearch("models").stdout
+    assert row["name"] in home.msearch("spaces").stdout
     assert home.api.post("/system/verify", {}, timeout_s=60)["is_clean"]
     home.stop()
 
@@ -118,7 +87,7 @@ def test_a_text_is_found_by_the_kin_of_its_words_also_after_a_restart_and_a_rese
     home.sync()
     assert all(not hit["path"].endswith("note_0.txt") for hit in asked(home, KIN[9][1])["hits"])
 
-    reset = msearch(home, "reset", "index", "--yes")
+    reset = home.msearch("reset", "index", "--yes")
     assert reset.returncode == 0, reset.stderr
     home.sync()
     row = spaces(home)["sparse"]
@@ -146,16 +115,16 @@ def test_a_changed_sparse_model_is_built_beside_the_old_one_rolled_back_and_drop
     [new] = rows.keys() - {old}
     assert (rows[old]["phase"], rows[new]["phase"]) == ("serving", "waiting")
     assert_found_by_kin(home)  # by the old one
-    plan = json.loads(msearch(home, "model", "plan", "splade", "--json").stdout)
+    plan = json.loads(home.msearch("model", "plan", "splade", "--json").stdout)
     assert (plan["space"], plan["samples"], plan["modality"]) == (new, 10, "sparse")
     assert plan["per_s"] > 0
-    assert msearch(home, "model", "switch", "splade", "--yes").returncode == 0
+    assert home.msearch("model", "switch", "splade", "--yes").returncode == 0
     deadline = time.monotonic() + 60
     while phase(home, new) != "serving":
         assert time.monotonic() < deadline, home.log_tail()
         time.sleep(0.1)
     assert_found_by_kin(home)
-    rolled = msearch(home, "model", "rollback", "sparse")
+    rolled = home.msearch("model", "rollback", "sparse")
     assert rolled.returncode == 0, rolled.stderr
     assert (phase(home, old), phase(home, new)) == ("serving", "declined")
     assert_found_by_kin(home)
