@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
-import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Final
@@ -21,6 +19,7 @@ import structlog
 from msearchd import errors
 from msearchd.aio.sdnotify import Notifier
 from msearchd.aio.sqlite import DamagedDatabase
+from msearchd.aio.stop_signals import set_on_stop_signals
 from msearchd.aio.supervisor import Service, ServiceState, Supervisor
 from msearchd.api.server import ControlServer
 from msearchd.composition.children import make_children
@@ -57,17 +56,7 @@ def run(settings: Settings, *, config_file: str = "") -> int:
 
 async def _main(settings: Settings, config_file: str) -> int:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def asked_to_stop(number: signal.Signals) -> None:
-        if stop.is_set():  # the second time: now
-            log.warning("stopping at once", signal=number.name)
-            os._exit(EX_FAILED)
-        log.info("stopping", signal=number.name)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked_to_stop, number)
+    set_on_stop_signals(stop, status_at_once=EX_FAILED)
     damage, reopened, reopens = "", "", 0
     while True:
         daemon = Daemon(settings, config_file=config_file, damage=damage, reopened=reopened)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -25,6 +24,7 @@ from msearchd import errors
 from msearchd.aio.child import Limits
 from msearchd.aio.sdnotify import Notifier
 from msearchd.aio.sqlite import Database
+from msearchd.aio.stop_signals import set_on_stop_signals
 from msearchd.api.network import network, token_in
 from msearchd.api.server import ControlServer
 from msearchd.control.gateway import GatewayHealth
@@ -115,16 +115,7 @@ def run(order: ServeOrder) -> int:
 
 async def _main(order: ServeOrder) -> int:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def asked_to_stop(number: signal.Signals) -> None:
-        if stop.is_set():  # the second time: now
-            raise SystemExit(EX_LOST)
-        log.info("stopping", signal=number.name)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked_to_stop, number)
+    set_on_stop_signals(stop, status_at_once=EX_LOST)
     async with _remembering(default_state_dir()) as book:
         return await ModelService(order, book=book).serve_until(stop)
 
