@@ -379,3 +379,20 @@ class FileOps:
 
 
 __all__ = ["FAST", "FileOps", "MemoryTree", "RootState", "differences", "on_disk", "state_of", "until", "watching"]
+
+
+def small_tree(folder):
+    """*folder*, made, with ten files in two of its three folders."""
+    for name in ("a", "b", "b/c"):
+        (folder / name).mkdir(parents=True)
+    for n in range(5):
+        (folder / "a" / f"{n}.txt").write_text(f"a{n}")
+        (folder / "b" / "c" / f"{n}.md").write_text(f"c{n}" * n)
+    return folder
+
+
+async def scanned(root, tmp_path, memory=None, **settings):
+    """Watch, come in step, stop: the memory afterwards."""
+    async with watching(root, tmp_path / "state", memory=memory, backend="polling", **settings) as (watcher, after):
+        await watcher.sync(deadline_s=20)
+    return after
