@@ -25,6 +25,15 @@ from pathlib import Path
 from typing import Any
 
 from bench.common import Cost, Report, arguments
+from bench.queue_peers import (
+    huey_queue,
+    huey_take,
+    litequeue_queue,
+    litequeue_take,
+    persist_queue,
+    persist_take,
+    put_all,
+)
 from msearchd.aio.sqlite import Database
 from msearchd.aio.sqlite_schema import statements
 from msearchd.domain.asset import AssetId
@@ -158,55 +167,6 @@ def bare_drain(c: sqlite3.Connection, group: int) -> None:
         for job in claimed:
             moves.complete_in(c, job)
         c.execute("COMMIT")
-
-
-# -- peers ---------------------------------------------------------------------------------------------------------------
-
-
-def huey_queue(path: Path) -> Any:
-    from huey.storage import SqliteStorage
-
-    class Normal(SqliteStorage):
-        """It knows FULL and OFF; ours, litequeue and the bare loop run at NORMAL, so shall it."""
-
-        def _create_connection(self) -> sqlite3.Connection:
-            connection = super()._create_connection()
-            connection.execute("pragma synchronous=1")
-            return connection
-
-    return Normal("bench", filename=str(path))
-
-
-def litequeue_queue(path: Path) -> Any:
-    from litequeue import LiteQueue
-
-    return LiteQueue(str(path))
-
-
-def persist_queue(path: Path) -> Any:
-    import persistqueue
-
-    return persistqueue.SQLiteAckQueue(str(path.with_suffix("")), auto_commit=True)
-
-
-def huey_take(queue: Any, jobs: int) -> None:
-    for _ in range(jobs):
-        queue.dequeue()
-
-
-def litequeue_take(queue: Any, jobs: int) -> None:
-    for _ in range(jobs):
-        queue.done(queue.pop().message_id)
-
-
-def persist_take(queue: Any, jobs: int) -> None:
-    for _ in range(jobs):
-        queue.ack(queue.get(block=False))
-
-
-def put_all(put: Callable[[Any], object], jobs: int, as_item: Callable[[int], Any]) -> None:
-    for number in range(jobs):
-        put(as_item(number))
 
 
 # -- the rows ------------------------------------------------------------------------------------------------------------
